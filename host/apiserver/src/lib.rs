@@ -1,0 +1,1 @@
+//! hyper and TLS: authentication, audit, authorization, admission, registry; discovery, negotiation and watch framing.

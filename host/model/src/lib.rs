@@ -1,0 +1,13 @@
+//! Object envelope, group/version/kind/resource, selectors, quantities, Status and time; pure: no I/O, no clock.
+
+pub mod gvk;
+pub mod meta;
+pub mod quantity;
+pub mod selector;
+pub mod status;
+pub mod time;
+
+pub use gvk::{GroupVersion, Gvk, Gvr};
+pub use quantity::Quantity;
+pub use selector::{FieldSelector, LabelSelector};
+pub use status::{ApiError, ApiResult, Cause, Reason};

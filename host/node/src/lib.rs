@@ -1,0 +1,1 @@
+//! Node agent: simulated nodes that run what was bound; does not know the API server.

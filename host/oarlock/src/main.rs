@@ -1,0 +1,2 @@
+//! The binary: flags, configuration, wiring, signals and the command line.
+fn main() {}

@@ -1,0 +1,1 @@
+//! Queue, snapshot, cycle and binding; does not know where the cluster is.
