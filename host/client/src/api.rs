@@ -49,7 +49,11 @@ pub enum Patch {
     /// RFC 7386
     Merge(Value),
     Strategic(Value),
-    Apply { body: Value, manager: String, force: bool },
+    Apply {
+        body: Value,
+        manager: String,
+        force: bool,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -93,14 +97,30 @@ pub trait Cluster: Send + Sync {
     async fn create(&self, kind: &Gvr, namespace: &str, object: Value) -> ApiResult<Object>;
     /// A `metadata.resourceVersion` in `object` must be current (409 otherwise).
     async fn update(&self, kind: &Gvr, subresource: &str, object: Value) -> ApiResult<Object>;
-    async fn patch(&self, kind: &Gvr, key: &Key, subresource: &str, patch: Patch) -> ApiResult<Object>;
+    async fn patch(
+        &self,
+        kind: &Gvr,
+        key: &Key,
+        subresource: &str,
+        patch: Patch,
+    ) -> ApiResult<Object>;
     async fn delete(&self, kind: &Gvr, key: &Key, options: DeleteOptions) -> ApiResult<()>;
     /// Creates a subresource object (`eviction`, `token`, …).
-    async fn create_sub(&self, kind: &Gvr, key: &Key, subresource: &str, object: Value) -> ApiResult<Value>;
+    async fn create_sub(
+        &self,
+        kind: &Gvr,
+        key: &Key,
+        subresource: &str,
+        object: Value,
+    ) -> ApiResult<Value>;
     /// Binds each pod; results in order. One call may be one durable commit for all.
     async fn bind(&self, bindings: Vec<Binding>) -> Vec<ApiResult<()>>;
     /// Writes many statuses (merge patches of `/status`) at once; results in order.
-    async fn patch_statuses(&self, kind: &Gvr, patches: Vec<(Key, Value)>) -> Vec<ApiResult<Object>>;
+    async fn patch_statuses(
+        &self,
+        kind: &Gvr,
+        patches: Vec<(Key, Value)>,
+    ) -> Vec<ApiResult<Object>>;
     /// The same cluster seen as another user (a controller's service account).
     fn as_user(&self, user: &str) -> Arc<dyn Cluster>;
 }

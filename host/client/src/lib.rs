@@ -2,5 +2,9 @@
 //! Nobody above this crate knows whether the cluster is in the same process or far away.
 
 mod api;
+mod local;
+mod reflector;
 
 pub use api::*;
+pub use local::LocalCluster;
+pub use reflector::{Cache, CacheHandle, Delta, MAX_WAITING_DELTAS, Reflector};

@@ -38,6 +38,31 @@ pub struct Context {
     pub warnings: Arc<parking_lot::Mutex<Vec<String>>>,
 }
 
+impl Context {
+    /// A context without field manager or special options.
+    pub fn new(user: Arc<User>, now: jiff::Timestamp) -> Self {
+        Self {
+            user,
+            now,
+            field_manager: String::new(),
+            dry_run: false,
+            field_validation: FieldValidation::default(),
+            warnings: Arc::default(),
+        }
+    }
+
+    pub fn warn(&self, text: impl Into<String>) {
+        self.warnings.lock().push(text.into());
+    }
+}
+
+/// What a write carries: JSON text as it came (so that duplicate keys are seen), or a tree.
+#[derive(Clone, Debug)]
+pub enum Body {
+    Json(Bytes),
+    Value(Value),
+}
+
 /// What is addressed: a kind, a namespace (empty for cluster-scoped kinds, and for all namespaces in lists), a name
 /// (empty for collections), a subresource (empty for the object itself).
 #[derive(Clone, Debug)]
@@ -48,6 +73,24 @@ pub struct Target {
     pub subresource: String,
 }
 
+impl Target {
+    pub fn new(row: &Arc<Row>, namespace: &str, name: &str) -> Self {
+        Self {
+            row: Arc::clone(row),
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+            subresource: String::new(),
+        }
+    }
+
+    pub fn sub(row: &Arc<Row>, namespace: &str, name: &str, subresource: &str) -> Self {
+        Self {
+            subresource: subresource.to_owned(),
+            ..Self::new(row, namespace, name)
+        }
+    }
+}
+
 /// A stored object: canonical JSON without `metadata.resourceVersion`, and where to put it in.
 /// Reading it as a tree costs a parse; writing it out costs a copy.
 #[derive(Clone, Debug)]
@@ -55,6 +98,7 @@ pub struct Stored {
     pub json: Bytes,
     /// Byte offset just behind `"metadata":{`, where `"resourceVersion":"N",` belongs.
     pub hole: usize,
+    /// 0: there is none yet (a dry-run create); then no resourceVersion is written.
     pub revision: Revision,
 }
 
@@ -67,20 +111,48 @@ impl Stored {
     }
 
     pub fn write_json(&self, out: &mut Vec<u8>) {
+        if self.revision == 0 {
+            out.extend_from_slice(&self.json);
+            return;
+        }
         let (head, tail) = self.json.split_at(self.hole);
         out.extend_from_slice(head);
         out.extend_from_slice(b"\"resourceVersion\":\"");
         out.extend_from_slice(self.revision.to_string().as_bytes());
-        out.extend_from_slice(if tail.first() == Some(&b'}') { b"\"" } else { b"\"," });
+        out.extend_from_slice(if tail.first() == Some(&b'}') {
+            b"\""
+        } else {
+            b"\","
+        });
         out.extend_from_slice(tail);
     }
 
     /// The tree, with resourceVersion.
     pub fn to_value(&self) -> Result<Value, serde_json::Error> {
         let mut value: Value = serde_json::from_slice(&self.json)?;
-        oarlock_model::meta::set(&mut value, "resourceVersion", self.revision.to_string());
+        if self.revision != 0 {
+            oarlock_model::meta::set(&mut value, "resourceVersion", self.revision.to_string());
+        }
         Ok(value)
     }
+}
+
+/// What an update, a patch or an apply answers.
+#[derive(Clone, Debug)]
+pub struct Written {
+    pub object: Stored,
+    /// True if the write made the object (201).
+    pub created: bool,
+}
+
+/// A pod to be bound to a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BindRequest {
+    pub namespace: String,
+    pub name: String,
+    /// The pod must still have this uid; empty: any.
+    pub uid: String,
+    pub node: String,
 }
 
 /// `resourceVersionMatch`.
@@ -129,7 +201,9 @@ pub enum EventType {
     Modified,
     Deleted,
     /// `initial_end`: carries the annotation `k8s.io/initial-events-end`.
-    Bookmark { initial_end: bool },
+    Bookmark {
+        initial_end: bool,
+    },
 }
 
 /// One event as a watcher sees it (selectors applied). For a bookmark `object` has only the revision.

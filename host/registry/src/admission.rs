@@ -1,0 +1,62 @@
+//! The admission seam: what may change or refuse a write between decoding and storing.
+
+use async_trait::async_trait;
+use oarlock_model::ApiResult;
+use serde_json::Value;
+
+use crate::{Context, Registry, Target};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    Create,
+    Update,
+    Delete,
+    /// Subresources that are acted on, not stored (`exec`, `proxy`).
+    Connect,
+}
+
+impl Operation {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Create => "CREATE",
+            Self::Update => "UPDATE",
+            Self::Delete => "DELETE",
+            Self::Connect => "CONNECT",
+        }
+    }
+}
+
+/// One write on its way. `object` is absent for deletions, `old` for creations.
+#[derive(Debug)]
+pub struct AdmissionRequest<'a> {
+    pub context: &'a Context,
+    pub target: &'a Target,
+    pub operation: Operation,
+    pub object: Option<&'a mut Value>,
+    pub old: Option<&'a Value>,
+}
+
+/// Plugins run in the order in which they were given; all `mutate` first, all `validate` after defaulting and validation.
+#[async_trait]
+pub trait Admission: Send + Sync + std::fmt::Debug {
+    fn name(&self) -> &str;
+
+    /// Whether this plugin looks at such a write at all; cheap.
+    fn handles(&self, target: &Target, operation: Operation) -> bool;
+
+    async fn mutate(
+        &self,
+        _registry: &Registry,
+        _request: &mut AdmissionRequest<'_>,
+    ) -> ApiResult<()> {
+        Ok(())
+    }
+
+    async fn validate(
+        &self,
+        _registry: &Registry,
+        _request: &AdmissionRequest<'_>,
+    ) -> ApiResult<()> {
+        Ok(())
+    }
+}
