@@ -1,0 +1,195 @@
+//! One kind: everything that the generic rooms need to serve it. Plain data and function pointers.
+
+use std::fmt;
+
+use jiff::Timestamp;
+use oarlock_model::{Cause, GroupVersion, Gvk, Gvr};
+use oarlock_schema::SchemaRef;
+use serde_json::Value;
+
+/// A rule's warning or printed cell may need the time; rules never read a clock.
+pub type ValidateFn = fn(new: &Value, old: Option<&Value>) -> Vec<Cause>;
+
+/// The few things in which kinds differ in code. Every hook defaults to doing nothing.
+#[derive(Clone, Copy)]
+pub struct Hooks {
+    /// Fills in defaults that depend on more than the schema. Idempotent; runs after generic defaulting.
+    pub default: fn(&mut Value),
+    /// Before a create: drops what a caller may not set (status, when there is a status subresource, is dropped generically).
+    pub prepare_create: fn(&mut Value),
+    /// Before an update: keeps or drops fields by the old object.
+    pub prepare_update: fn(new: &mut Value, old: &Value),
+    pub validate: ValidateFn,
+    /// Texts for `Warning` headers on a create or an update.
+    pub warn: fn(new: &Value, old: Option<&Value>) -> Vec<String>,
+    /// What `metadata.generation` counts, if not "everything but metadata and status": true if the two differ in it.
+    pub generation_changed: Option<fn(new: &Value, old: &Value) -> bool>,
+    /// Seconds of grace of a delete that names none. `None`: the object goes at once.
+    pub grace_seconds: fn(&Value) -> Option<i64>,
+}
+
+impl Default for Hooks {
+    fn default() -> Self {
+        Self {
+            default: |_| {},
+            prepare_create: |_| {},
+            prepare_update: |_, _| {},
+            validate: |_, _| Vec::new(),
+            warn: |_, _| Vec::new(),
+            generation_changed: None,
+            grace_seconds: |_| None,
+        }
+    }
+}
+
+impl fmt::Debug for Hooks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Hooks")
+    }
+}
+
+/// One column of a Table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Column {
+    pub name: &'static str,
+    /// `string`, `integer`, `number`, `boolean`, `date`.
+    pub ty: &'static str,
+    /// `name` for the name column, else empty.
+    pub format: &'static str,
+    pub description: &'static str,
+    /// 0: always shown; more: only with `-o wide`.
+    pub priority: i32,
+}
+
+/// How a kind is printed as a Table.
+#[derive(Clone)]
+pub struct Columns {
+    pub columns: Vec<Column>,
+    /// One cell a column, of the object and the time now.
+    pub cells: fn(&Value, Timestamp) -> Vec<Value>,
+}
+
+impl Default for Columns {
+    fn default() -> Self {
+        crate::columns::default_columns()
+    }
+}
+
+impl fmt::Debug for Columns {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Columns").field(&self.columns).finish()
+    }
+}
+
+/// What lies below an object: `pods/status`, `pods/binding`, `deployments/scale`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Subresource {
+    /// `status`, `scale`, `binding`, `eviction`, `ephemeralcontainers`, `resize`, `token`, `approval`, `finalize`, `log`,
+    /// `exec`, `attach`, `portforward`, `proxy`.
+    pub name: String,
+    /// The kind that bodies have; group and version are empty where discovery leaves them out (same as the row's).
+    pub kind: Gvk,
+    pub verbs: Vec<String>,
+}
+
+/// What a delete that says nothing does to the dependents.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Propagation {
+    #[default]
+    Background,
+    /// ReplicationController; Jobs of batch/v1 are Background too.
+    Orphan,
+}
+
+/// One kind.
+#[derive(Clone, Debug)]
+pub struct Row {
+    pub group: String,
+    /// The served and stored version.
+    pub version: String,
+    pub kind: String,
+    pub list_kind: String,
+    /// Plural, lower case: `deployments`.
+    pub resource: String,
+    pub singular: String,
+    pub short_names: Vec<String>,
+    pub categories: Vec<String>,
+    pub namespaced: bool,
+    /// As discovery lists them: `create delete deletecollection get list patch update watch`.
+    pub verbs: Vec<String>,
+    pub subresources: Vec<Subresource>,
+    /// `status` is written through its own subresource only.
+    pub status_subresource: bool,
+    /// Objects are kept. False for reviews (`tokenreviews`): a create answers and leaves nothing.
+    pub stored: bool,
+    /// `metadata.generation` is counted.
+    pub generation: bool,
+    /// First part of the storage key: `pods`, `deployments.apps`. Two rows of one storage (`events`) share it.
+    pub storage_prefix: String,
+    pub schema: SchemaRef,
+    /// Field paths that a field selector may name, besides `metadata.name` and `metadata.namespace`.
+    pub selectable_fields: Vec<String>,
+    pub default_propagation: Propagation,
+    pub columns: Columns,
+    pub hooks: Hooks,
+}
+
+impl Row {
+    pub fn gvk(&self) -> Gvk {
+        Gvk::new(self.group.clone(), self.version.clone(), self.kind.clone())
+    }
+
+    pub fn gvr(&self) -> Gvr {
+        Gvr::new(
+            self.group.clone(),
+            self.version.clone(),
+            self.resource.clone(),
+        )
+    }
+
+    pub fn group_version(&self) -> GroupVersion {
+        GroupVersion::new(self.group.clone(), self.version.clone())
+    }
+
+    /// `v1` or `apps/v1`.
+    pub fn api_version(&self) -> String {
+        if self.group.is_empty() {
+            self.version.clone()
+        } else {
+            format!("{}/{}", self.group, self.version)
+        }
+    }
+
+    /// `pods` or `deployments.apps`, as error texts write it.
+    pub fn qualified_resource(&self) -> String {
+        if self.group.is_empty() {
+            self.resource.clone()
+        } else {
+            format!("{}.{}", self.resource, self.group)
+        }
+    }
+
+    pub fn subresource(&self, name: &str) -> Option<&Subresource> {
+        self.subresources.iter().find(|s| s.name == name)
+    }
+
+    pub fn has_verb(&self, verb: &str) -> bool {
+        self.verbs.iter().any(|v| v == verb)
+    }
+
+    /// The text that a field selector on `path` compares with; absent reads as empty.
+    pub fn selectable_value(object: &Value, path: &str) -> String {
+        let mut at = object;
+        for part in path.split('.') {
+            match at.get(part) {
+                Some(below) => at = below,
+                None => return String::new(),
+            }
+        }
+        match at {
+            Value::String(text) => text.clone(),
+            Value::Bool(_) | Value::Number(_) => at.to_string(),
+            _ => String::new(),
+        }
+    }
+}
