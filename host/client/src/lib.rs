@@ -2,6 +2,7 @@
 //! Nobody above this crate knows whether the cluster is in the same process or far away.
 
 mod api;
+pub mod http;
 mod local;
 mod reflector;
 
