@@ -31,6 +31,8 @@ pub enum Reason {
     UnsupportedMediaType,
     InternalError,
     ServiceUnavailable,
+    /// A plain error text: code 500 and no reason, as upstream answers where it has nothing better.
+    Unknown,
 }
 
 impl Reason {
@@ -48,7 +50,7 @@ impl Reason {
             Self::UnsupportedMediaType => 415,
             Self::Invalid => 422,
             Self::TooManyRequests => 429,
-            Self::InternalError | Self::ServerTimeout | Self::StoreReadError => 500,
+            Self::InternalError | Self::ServerTimeout | Self::StoreReadError | Self::Unknown => 500,
             Self::ServiceUnavailable => 503,
             Self::Timeout => 504,
         }
@@ -75,6 +77,7 @@ impl Reason {
             Self::UnsupportedMediaType => "UnsupportedMediaType",
             Self::InternalError => "InternalError",
             Self::ServiceUnavailable => "ServiceUnavailable",
+            Self::Unknown => "",
         }
     }
 }
@@ -166,6 +169,8 @@ pub struct ApiError {
     pub uid: String,
     pub causes: Vec<Cause>,
     pub retry_after_seconds: Option<u32>,
+    /// In `metadata.continue`: how to go on with a list whose snapshot is gone (410). Empty: nothing.
+    pub continue_token: String,
 }
 
 impl ApiError {
@@ -179,6 +184,7 @@ impl ApiError {
             uid: String::new(),
             causes: Vec::new(),
             retry_after_seconds: None,
+            continue_token: String::new(),
         }
     }
 
@@ -288,8 +294,14 @@ impl ApiError {
         }
         let mut status = json!({
             "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
-            "message": self.message, "reason": self.reason.as_str(), "code": self.code(),
+            "message": self.message, "code": self.code(),
         });
+        if self.reason != Reason::Unknown {
+            status["reason"] = Value::String(self.reason.as_str().to_owned());
+        }
+        if !self.continue_token.is_empty() {
+            status["metadata"]["continue"] = Value::String(self.continue_token.clone());
+        }
         if !details.is_empty() {
             status["details"] = Value::Object(details);
         }
