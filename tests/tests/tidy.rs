@@ -12,19 +12,47 @@ const EDGES: &[(&str, &[&str])] = &[
     ("oarlock-schema", &["oarlock-model"]),
     ("oarlock-kinds", &["oarlock-model", "oarlock-schema"]),
     ("oarlock-store", &[]),
-    ("oarlock-registry", &["oarlock-kinds", "oarlock-model", "oarlock-schema", "oarlock-store"]),
-    ("oarlock-client", &["oarlock-kinds", "oarlock-model", "oarlock-registry"]),
+    (
+        "oarlock-registry",
+        &[
+            "oarlock-kinds",
+            "oarlock-model",
+            "oarlock-schema",
+            "oarlock-store",
+        ],
+    ),
+    (
+        "oarlock-client",
+        &["oarlock-kinds", "oarlock-model", "oarlock-registry"],
+    ),
     ("oarlock-wasm", &[]),
     ("oarlock-guests", &[]),
-    ("oarlock-scheduler", &["oarlock-client", "oarlock-model", "oarlock-wasm"]),
-    ("oarlock-controllers", &["oarlock-client", "oarlock-model", "oarlock-wasm"]),
+    (
+        "oarlock-scheduler",
+        &["oarlock-client", "oarlock-model", "oarlock-wasm"],
+    ),
+    (
+        "oarlock-controllers",
+        &["oarlock-client", "oarlock-model", "oarlock-wasm"],
+    ),
     ("oarlock-node", &["oarlock-client", "oarlock-model"]),
-    ("oarlock-apiserver", &["oarlock-kinds", "oarlock-model", "oarlock-registry", "oarlock-schema"]),
+    (
+        "oarlock-apiserver",
+        &[
+            "oarlock-kinds",
+            "oarlock-model",
+            "oarlock-registry",
+            "oarlock-schema",
+        ],
+    ),
     ("oarlock-sdk", &["oarlock-model"]),
 ];
 
 fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ is in the repository").to_owned()
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("tests/ is in the repository")
+        .to_owned()
 }
 
 #[test]
@@ -49,26 +77,41 @@ fn edges_between_crates_are_the_allowed_ones() {
         found.insert(package["name"].as_str().unwrap().to_owned(), edges);
     }
     for (from, allowed) in EDGES {
-        let edges = found.get(*from).unwrap_or_else(|| panic!("{from} is gone: take it off the list"));
+        let edges = found
+            .get(*from)
+            .unwrap_or_else(|| panic!("{from} is gone: take it off the list"));
         for to in edges {
-            assert!(allowed.contains(&to.as_str()), "{from} may not depend on {to}: see host/ARCHITECTURE.md");
+            assert!(
+                allowed.contains(&to.as_str()),
+                "{from} may not depend on {to}: see host/ARCHITECTURE.md"
+            );
         }
     }
     for from in found.keys().filter(|name| name.starts_with("oarlock-")) {
         let tests = ["oarlock-tests", "oarlock-bench"].contains(&from.as_str());
-        assert!(tests || EDGES.iter().any(|(name, _)| name == from), "{from} has no line in the list of edges");
+        assert!(
+            tests || EDGES.iter().any(|(name, _)| name == from),
+            "{from} has no line in the list of edges"
+        );
     }
 }
 
 #[test]
 fn every_file_says_its_duty_and_none_is_crowded() {
-    let output =
-        Command::new("git").args(["ls-files", "-co", "--exclude-standard", "*.rs"]).current_dir(root()).output().unwrap();
+    let output = Command::new("git")
+        .args(["ls-files", "-co", "--exclude-standard", "*.rs"])
+        .current_dir(root())
+        .output()
+        .unwrap();
     let mut faults = Vec::new();
     for file in String::from_utf8(output.stdout).unwrap().lines() {
-        let Ok(text) = std::fs::read_to_string(root().join(file)) else { continue };
+        let Ok(text) = std::fs::read_to_string(root().join(file)) else {
+            continue;
+        };
         if !text.starts_with("//!") {
-            faults.push(format!("{file}: the first line is not `//!` and the file's duty"));
+            faults.push(format!(
+                "{file}: the first line is not `//!` and the file's duty"
+            ));
         }
         let lines = text.lines().count();
         if lines > MAX_LINES {
