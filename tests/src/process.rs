@@ -67,13 +67,19 @@ impl Oarlock {
     /// Starts on a fresh data directory and a free port, and waits until it says that it is ready.
     pub fn start(options: Options) -> Self {
         let owned = TempDir::new().expect("a temporary directory");
-        let dir = owned.path().to_owned();
-        let child = spawn(&dir, &options);
+        let mut server = Self::start_in(owned.path(), options);
+        server._owned = Some(owned);
+        server
+    }
+
+    /// The same on this data directory, which stays.
+    pub fn start_in(dir: &Path, options: Options) -> Self {
+        let child = spawn(dir, &options);
         Self {
             child,
-            dir,
+            dir: dir.to_owned(),
             options,
-            _owned: Some(owned),
+            _owned: None,
         }
     }
 
