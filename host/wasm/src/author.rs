@@ -1,0 +1,1 @@
+//! What `oarlock plugin new` and `oarlock plugin build` do.
