@@ -1,5 +1,7 @@
 //! The admission seam: what may change or refuse a write between decoding and storing.
 
+pub mod builtin;
+
 use async_trait::async_trait;
 use oarlock_model::ApiResult;
 use serde_json::Value;

@@ -2,8 +2,30 @@
 
 mod admission;
 mod api;
+mod batch;
+mod bootstrap;
+mod codec;
+mod decode;
+mod delete;
+mod errors;
+mod keys;
+mod managed;
+mod metadata;
+mod prepare;
+mod read;
 mod registry;
+pub mod scan;
+mod select;
+mod services;
+mod strategy;
+mod sub;
+mod token;
+mod watch;
+mod write;
 
 pub use admission::{Admission, AdmissionRequest, Operation};
 pub use api::*;
-pub use registry::{Config, Registry, WatchStream};
+pub use codec::MAX_OBJECT_BYTES;
+pub use read::ListParameters;
+pub use registry::{Config, Registry};
+pub use watch::WatchStream;

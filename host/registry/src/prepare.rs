@@ -1,0 +1,166 @@
+//! The generic half of preparing and checking a write: defaults, what a subresource may change, status, generation.
+//! What a kind does beyond that is in its row's hooks, called here and nowhere else.
+
+use oarlock_kinds::Row;
+use oarlock_model::{Cause, meta};
+use oarlock_schema::{Presence, decode_value};
+use serde_json::{Map, Value};
+
+use crate::{Target, metadata, strategy};
+
+pub fn default(row: &Row, object: &mut Value) {
+    (row.hooks.default)(object);
+}
+
+/// A write through a subresource changes that part only; the rest stays as it was.
+pub fn restrict_to_subresource(target: &Target, object: &mut Value, old: &Value) {
+    match target.subresource.as_str() {
+        "" => {}
+        "status" => {
+            let status = object.as_object_mut().and_then(|map| map.remove("status"));
+            let metadata = object
+                .as_object_mut()
+                .and_then(|map| map.remove("metadata"));
+            rebuild(object, old, metadata, &["status"], status);
+            // Owners and finalizers are not the status's affair.
+            copy(object, old, &["metadata", "ownerReferences"]);
+            copy(object, old, &["metadata", "finalizers"]);
+        }
+        "finalize" => part(object, old, &["spec", "finalizers"]),
+        "ephemeralcontainers" => part(object, old, &["spec", "ephemeralContainers"]),
+        "approval" => {
+            let conditions = object.pointer("/status/conditions").cloned();
+            let metadata = object
+                .as_object_mut()
+                .and_then(|map| map.remove("metadata"));
+            rebuild(object, old, metadata, &["status", "conditions"], conditions);
+        }
+        _ => {
+            let spec = object.as_object_mut().and_then(|map| map.remove("spec"));
+            let metadata = object
+                .as_object_mut()
+                .and_then(|map| map.remove("metadata"));
+            rebuild(object, old, metadata, &["spec"], spec);
+        }
+    }
+}
+
+fn part(object: &mut Value, old: &Value, path: &[&str]) {
+    let kept = path
+        .iter()
+        .try_fold(&*object, |at, field| at.get(field))
+        .cloned();
+    let metadata = object
+        .as_object_mut()
+        .and_then(|map| map.remove("metadata"));
+    rebuild(object, old, metadata, path, kept);
+}
+
+/// `old`, with `metadata` and the value at `path` from the new object.
+fn rebuild(
+    object: &mut Value,
+    old: &Value,
+    metadata: Option<Value>,
+    path: &[&str],
+    value: Option<Value>,
+) {
+    *object = old.clone();
+    if let (Some(metadata), Some(map)) = (metadata, object.as_object_mut()) {
+        map.insert("metadata".to_owned(), metadata);
+    }
+    put(object, path, value);
+}
+
+fn copy(object: &mut Value, old: &Value, path: &[&str]) {
+    put(
+        object,
+        path,
+        path.iter()
+            .try_fold(old, |at, field| at.get(field))
+            .cloned(),
+    );
+}
+
+fn put(object: &mut Value, path: &[&str], value: Option<Value>) {
+    let Some((last, parents)) = path.split_last() else {
+        return;
+    };
+    let mut at = meta::as_map_mut(object);
+    for field in parents {
+        at = meta::child_map_mut(at, field);
+    }
+    match value {
+        Some(value) => at.insert((*last).to_owned(), value),
+        None => at.remove(*last),
+    };
+}
+
+pub fn create(row: &Row, object: &mut Value) {
+    if row.status_subresource && !strategy::status_on_create(row) {
+        put(object, &["status"], empty_status(row));
+    }
+    (row.hooks.prepare_create)(object);
+}
+
+/// `status` of an object that has none: absent, or its zero value where the Go type always writes it.
+fn empty_status(row: &Row) -> Option<Value> {
+    let property = row.schema.property("status")?;
+    (property.presence == Presence::Always)
+        .then(|| {
+            decode_value(&property.schema, Value::Object(Map::new()))
+                .map(|d| d.value)
+                .ok()
+        })
+        .flatten()
+}
+
+pub fn update(target: &Target, object: &mut Value, old: &Value) {
+    let row = &target.row;
+    metadata::keep(object, old);
+    if target.subresource.is_empty() && row.status_subresource {
+        copy(object, old, &["status"]);
+    }
+    (row.hooks.prepare_update)(object, old);
+    if strategy::is(row, "", "Namespace") && target.subresource.is_empty() {
+        copy(object, old, &["spec", "finalizers"]);
+    }
+    if target.subresource != "status" {
+        metadata::count_generation(row, object, old);
+    }
+}
+
+pub fn validate(target: &Target, object: &Value, old: Option<&Value>) -> Vec<Cause> {
+    let mut causes = metadata::check(object, old);
+    // What only this subresource may change is not held against the object's own update rules.
+    let against = if matches!(
+        target.subresource.as_str(),
+        "ephemeralcontainers" | "resize"
+    ) {
+        None
+    } else {
+        old
+    };
+    for cause in (target.row.hooks.validate)(object, against) {
+        if !causes.contains(&cause) {
+            causes.push(cause);
+        }
+    }
+    causes
+}
+
+/// An update that takes the last finalizer off an object that was to be deleted deletes it.
+pub fn deleted_by_update(row: &Row, new: &Value, old: &Value) -> bool {
+    if !meta::is_terminating(new) || !meta::finalizers(new).is_empty() {
+        return false;
+    }
+    if strategy::is(row, "", "Namespace") {
+        return new
+            .pointer("/spec/finalizers")
+            .and_then(Value::as_array)
+            .is_none_or(Vec::is_empty);
+    }
+    let grace = old
+        .pointer("/metadata/deletionGracePeriodSeconds")
+        .and_then(Value::as_i64);
+    !meta::finalizers(old).is_empty() && grace.unwrap_or(0) == 0
+}

@@ -1,0 +1,49 @@
+//! Small facts of single kinds that decide a branch of a generic verb. What needs code lives in the kind's row.
+
+use oarlock_kinds::Row;
+
+/// A PUT of an absent object creates it.
+pub fn create_on_update(row: &Row) -> bool {
+    matches!(
+        (row.group.as_str(), row.kind.as_str()),
+        (
+            "",
+            "Endpoints" | "Event" | "LimitRange" | "PodTemplate" | "Service"
+        ) | ("events.k8s.io", "Event")
+            | ("coordination.k8s.io", "Lease")
+            | ("rbac.authorization.k8s.io", _)
+    )
+}
+
+/// A PUT without `metadata.resourceVersion` overwrites whatever is there.
+pub fn unconditional_update(row: &Row) -> bool {
+    !matches!(
+        (row.group.as_str(), row.kind.as_str()),
+        (
+            "coordination.k8s.io"
+                | "admissionregistration.k8s.io"
+                | "apiextensions.k8s.io"
+                | "oarlock.dev",
+            _
+        ) | ("policy", "PodDisruptionBudget")
+            | ("node.k8s.io", "RuntimeClass")
+            | (
+                "storage.k8s.io",
+                "CSIDriver" | "VolumeAttachment" | "CSIStorageCapacity"
+            )
+    )
+}
+
+/// What the caller says of the status at a create is kept.
+pub fn status_on_create(row: &Row) -> bool {
+    row.group.is_empty() && row.kind == "Node"
+}
+
+/// A delete never waits for dependents: no `orphan` and no `foregroundDeletion`.
+pub fn ignores_propagation(row: &Row) -> bool {
+    row.kind == "Event"
+}
+
+pub fn is(row: &Row, group: &str, kind: &str) -> bool {
+    row.kind == kind && row.group == group
+}

@@ -1,0 +1,188 @@
+//! `pods/binding`: gives a pod its node. One pod is one commit; many pods are issued together and share commits.
+//!
+//! Cost of one pod of a batch: parse 15 µs, change, encode 5 µs, the store's share 10 µs.
+
+use futures::StreamExt as _;
+use oarlock_model::{ApiError, ApiResult, Cause, Reason, meta, time};
+use oarlock_store::{Action, Expect, Op, TxnError};
+use serde_json::{Map, Value, json};
+
+use crate::codec::{encode, stored, tree};
+use crate::{BindRequest, Context, Registry, Stored, Target, errors, keys, managed};
+
+/// How many bindings of a batch are on their way to the store at a time.
+const BATCH_WORKERS: usize = 1024;
+const MAX_ATTEMPTS: usize = 64;
+
+/// What a Binding may carry besides the node.
+#[derive(Debug, Default)]
+struct Extra<'a> {
+    labels: Option<&'a Map<String, Value>>,
+    annotations: Option<&'a Map<String, Value>>,
+}
+
+impl Registry {
+    pub(crate) async fn bind(
+        &self,
+        ctx: &Context,
+        target: &Target,
+        body: &Value,
+    ) -> ApiResult<Stored> {
+        super::match_name(target, body, "Binding")?;
+        let text = |pointer: &str| {
+            body.pointer(pointer)
+                .and_then(Value::as_str)
+                .unwrap_or_default()
+        };
+        let mut causes = Vec::new();
+        if !matches!(text("/target/kind"), "" | "Node") {
+            causes.push(Cause::not_supported(
+                "target.kind",
+                &json!(text("/target/kind")),
+                &["Node", "<empty>"],
+            ));
+        }
+        if text("/target/name").is_empty() {
+            causes.push(Cause::required("target.name", ""));
+        }
+        if !causes.is_empty() {
+            // Upstream answers the bare list of errors here, as 500 without a reason.
+            let texts: Vec<_> = causes
+                .iter()
+                .map(|c| format!("{}: {}", c.field, c.message))
+                .collect();
+            let list = if texts.len() == 1 {
+                texts.concat()
+            } else {
+                format!("[{}]", texts.join(", "))
+            };
+            return Err(ApiError::new(Reason::Unknown, list));
+        }
+        let extra = Extra {
+            labels: meta::labels(body),
+            annotations: meta::annotations(body),
+        };
+        self.assign(ctx, target, meta::uid(body), text("/target/name"), &extra)
+            .await
+    }
+
+    /// Binds each pod; results in order.
+    pub async fn bind_many(
+        &self,
+        ctx: &Context,
+        bindings: &[BindRequest],
+    ) -> Vec<ApiResult<Stored>> {
+        let Some(row) = self.row("", "pods") else {
+            let error = ApiError::internal("pods are not served");
+            return bindings.iter().map(|_| Err(error.clone())).collect();
+        };
+        let each = bindings.iter().map(|binding| {
+            let target = Target::sub(&row, &binding.namespace, &binding.name, "binding");
+            async move {
+                self.assign(ctx, &target, &binding.uid, &binding.node, &Extra::default())
+                    .await
+            }
+        });
+        futures::stream::iter(each)
+            .buffered(BATCH_WORKERS)
+            .collect()
+            .await
+    }
+
+    async fn assign(
+        &self,
+        ctx: &Context,
+        target: &Target,
+        uid: &str,
+        node: &str,
+        extra: &Extra<'_>,
+    ) -> ApiResult<Stored> {
+        let key = keys::key_of(target);
+        for _ in 0..MAX_ATTEMPTS {
+            let record = self
+                .store()
+                .get(&key)
+                .ok_or_else(|| errors::not_found(target))?;
+            let old = tree(&record.value)?;
+            if !uid.is_empty() && uid != meta::uid(&old) {
+                return Err(errors::uid_mismatch(
+                    &target.row,
+                    &target.namespace,
+                    &target.name,
+                    uid,
+                    meta::uid(&old),
+                ));
+            }
+            refuse_unbindable(target, &old)?;
+            let mut pod = old.clone();
+            set_node(ctx, &mut pod, node, extra);
+            managed::updated(ctx, target, Some(&old), &mut pod);
+            let value = encode(&pod)?;
+            if ctx.dry_run {
+                return Ok(stored(&value, record.modified));
+            }
+            let op = Op {
+                key: key.clone(),
+                expect: Expect::Revision(record.modified),
+                action: Action::Put(value.clone()),
+            };
+            match self.store().commit(vec![op]).await {
+                Ok(committed) => return Ok(stored(&value, committed.revision)),
+                Err(TxnError::Conflict { .. }) => {}
+                Err(error) => return Err(errors::txn(error)),
+            }
+        }
+        Err(errors::modified(&target.row, &target.name))
+    }
+}
+
+fn refuse_unbindable(target: &Target, pod: &Value) -> ApiResult<()> {
+    let name = &target.name;
+    let conflict = |why: String| Err(ApiError::conflict("", "pods/binding", name, &why));
+    if meta::is_terminating(pod) {
+        return conflict(format!(
+            "pod {name} is being deleted, cannot be assigned to a host"
+        ));
+    }
+    match pod.pointer("/spec/nodeName").and_then(Value::as_str) {
+        None | Some("") => {}
+        Some(node) => return conflict(format!("pod {name} is already assigned to node {node:?}")),
+    }
+    if pod
+        .pointer("/spec/schedulingGates")
+        .and_then(Value::as_array)
+        .is_some_and(|gates| !gates.is_empty())
+    {
+        return conflict(format!("pod {name} has non-empty .spec.schedulingGates"));
+    }
+    Ok(())
+}
+
+fn set_node(ctx: &Context, pod: &mut Value, node: &str, extra: &Extra<'_>) {
+    for (field, added) in [("labels", extra.labels), ("annotations", extra.annotations)] {
+        if let Some(added) = added {
+            let map = meta::child_map_mut(meta::metadata_mut(pod), field);
+            map.extend(
+                added
+                    .iter()
+                    .map(|(key, value)| (key.clone(), value.clone())),
+            );
+        }
+    }
+    let map = meta::as_map_mut(pod);
+    meta::child_map_mut(map, "spec").insert("nodeName".to_owned(), json!(node));
+    let status = meta::child_map_mut(map, "status");
+    let condition = json!({
+        "type": "PodScheduled", "status": "True", "lastProbeTime": null, "lastTransitionTime": time::format_time(ctx.now),
+    });
+    let conditions = status.entry("conditions").or_insert_with(|| json!([]));
+    if let Value::Array(list) = conditions {
+        match list
+            .iter_mut()
+            .find(|c| c.get("type").and_then(Value::as_str) == Some("PodScheduled"))
+        {
+            Some(found) => *found = condition,
+            None => list.push(condition),
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! `scale`: a view of an object's replicas as `autoscaling/v1.Scale`. Written back through the one update path.
+
+use oarlock_model::{ApiError, ApiResult, Cause, LabelSelector, meta, selector::Operator};
+use oarlock_schema::patch::{json_patch, merge_patch};
+use serde_json::{Map, Value, json};
+
+use crate::codec::stored_value;
+use crate::write::Proposal;
+use crate::{Body, Context, PatchKind, Registry, Stored, Target, Written, managed};
+
+/// The Scale of a stored object.
+pub fn of(target: &Target, stored: &Stored) -> ApiResult<Stored> {
+    let object = stored.to_value().map_err(ApiError::internal)?;
+    stored_value(&view(target, &object), stored.revision)
+}
+
+fn view(target: &Target, object: &Value) -> Value {
+    let metadata = [
+        "name",
+        "namespace",
+        "uid",
+        "resourceVersion",
+        "creationTimestamp",
+    ]
+    .into_iter()
+    .filter_map(|field| {
+        Some((
+            field.to_owned(),
+            object.get("metadata")?.get(field)?.clone(),
+        ))
+    })
+    .collect::<Map<_, _>>();
+    let mut spec = Map::new();
+    match object.pointer("/spec/replicas").and_then(Value::as_i64) {
+        None | Some(0) => {}
+        Some(replicas) => {
+            spec.insert("replicas".to_owned(), json!(replicas));
+        }
+    }
+    let replicas = object
+        .pointer("/status/replicas")
+        .and_then(Value::as_i64)
+        .unwrap_or(0);
+    let mut status = json!({"replicas": replicas});
+    let selector = selector_text(target, object);
+    if !selector.is_empty() {
+        status["selector"] = Value::String(selector);
+    }
+    json!({"kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": metadata, "spec": spec, "status": status})
+}
+
+/// The selector as a query parameter would have it, keys sorted.
+fn selector_text(target: &Target, object: &Value) -> String {
+    let Some(selector) = object.pointer("/spec/selector") else {
+        return String::new();
+    };
+    let parsed = if target.row.kind == "ReplicationController" {
+        selector.as_object().map(LabelSelector::from_labels)
+    } else {
+        LabelSelector::from_object(selector).ok()
+    };
+    let mut requirements = parsed.unwrap_or_default().requirements;
+    requirements.sort_by(|a, b| a.key.cmp(&b.key));
+    let texts = requirements.iter().map(|r| {
+        let key = &r.key;
+        match &r.operator {
+            Operator::In(values) if values.len() == 1 => format!("{key}={}", values[0]),
+            Operator::In(values) => format!("{key} in ({})", values.join(",")),
+            Operator::NotIn(values) => format!("{key} notin ({})", values.join(",")),
+            Operator::Exists => key.clone(),
+            Operator::DoesNotExist => format!("!{key}"),
+            Operator::GreaterThan(bound) => format!("{key}>{bound}"),
+            Operator::LessThan(bound) => format!("{key}<{bound}"),
+        }
+    });
+    texts.collect::<Vec<_>>().join(",")
+}
+
+pub async fn update(
+    registry: &Registry,
+    ctx: &Context,
+    target: &Target,
+    body: Body,
+) -> ApiResult<Written> {
+    let scale = super::small_body(body)?;
+    if !scale.is_object() {
+        return Err(ApiError::bad_request("the body is not a Scale"));
+    }
+    crate::metadata::match_name(target, &scale)?;
+    write(registry, ctx, target, None, &mut |_| Ok(scale.clone())).await
+}
+
+pub async fn patch(
+    registry: &Registry,
+    ctx: &Context,
+    target: &Target,
+    kind: &PatchKind,
+    patch: &Value,
+) -> ApiResult<Written> {
+    let applied = match kind {
+        PatchKind::Apply { force } => Some(*force),
+        _ => None,
+    };
+    write(registry, ctx, target, applied, &mut |scale| {
+        let mut scale = scale.clone();
+        match kind {
+            PatchKind::Json => json_patch(&mut scale, patch),
+            PatchKind::Merge | PatchKind::Strategic | PatchKind::Apply { .. } => {
+                merge_patch(&mut scale, patch)
+            }
+        }
+        .map_err(ApiError::from)?;
+        Ok(scale)
+    })
+    .await
+}
+
+async fn write(
+    registry: &Registry,
+    ctx: &Context,
+    target: &Target,
+    applied: Option<bool>,
+    change: &mut (dyn FnMut(&Value) -> ApiResult<Value> + Send),
+) -> ApiResult<Written> {
+    let whole = Target {
+        subresource: String::new(),
+        ..target.clone()
+    };
+    let written = registry
+        .modify(ctx, &whole, &mut |old| {
+            let scale = change(&view(target, old))?;
+            let replicas = match scale.pointer("/spec/replicas") {
+                None | Some(Value::Null) => 0,
+                Some(value) => value.as_i64().ok_or_else(|| {
+                    ApiError::bad_request("Scale in version \"v1\" cannot be handled as a Scale: spec.replicas is not an int32")
+                })?,
+            };
+            if replicas < 0 {
+                let cause = Cause::invalid("spec.replicas", &json!(replicas), "must be greater than or equal to 0");
+                return Err(ApiError::invalid("autoscaling", "Scale", &target.name, vec![cause]));
+            }
+            let mut object = old.clone();
+            for field in ["uid", "resourceVersion"] {
+                match scale.pointer(&format!("/metadata/{field}")).and_then(Value::as_str) {
+                    Some(text) if !text.is_empty() => meta::set(&mut object, field, text),
+                    _ => {}
+                }
+            }
+            let spec = meta::child_map_mut(meta::as_map_mut(&mut object), "spec");
+            let before = spec.insert("replicas".to_owned(), json!(replicas));
+            let changed = before.and_then(|v| v.as_i64()).unwrap_or(0) != replicas;
+            managed::scaled(ctx, target, &mut object, changed, applied)?;
+            Ok(Proposal { object, applied: true })
+        })
+        .await?;
+    Ok(Written {
+        object: of(target, &written.object)?,
+        created: false,
+    })
+}

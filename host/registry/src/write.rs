@@ -1,0 +1,464 @@
+//! Create, update, patch and apply: one pipeline for every kind and every subresource that is stored.
+//!
+//! decode → default → managed fields → admission (mutating) → prepare → validate → admission (validating) → store.
+//! `Registry::pipeline` is everything between decoding and the store. Nothing is stored that has not been through it, but
+//! for a binding and a deletion's marks, which change fields that no caller supplies.
+//!
+//! Cost of a pod of 2.4 KB (release build): decode 15 µs, default and validate 15, managed fields 20, encode 5, the store's
+//! share 10. An update also parses the stored object (15 µs); an update that changes nothing ends before the store.
+
+use bytes::Bytes;
+use oarlock_model::{ApiError, ApiResult, Cause, Reason, meta};
+use oarlock_schema::patch::{PatchError, json_patch, merge_patch, strategic_merge_patch};
+use oarlock_store::{Action, Expect, Op, Record, TxnError};
+use serde_json::{Value, json};
+
+use crate::admission::{AdmissionRequest, Operation};
+use crate::codec::{encode, stored, stored_record, tree};
+use crate::services::Allocation;
+use crate::{Body, Context, PatchKind, Registry, Stored, Target, Written};
+use crate::{decode, errors, keys, managed, metadata, prepare, strategy, sub};
+
+/// How often an update starts over because somebody else wrote in between.
+const MAX_ATTEMPTS: usize = 64;
+/// How often a generated name that is taken is drawn again.
+const MAX_NAMES: usize = 8;
+
+/// What an update wants the object to be.
+#[derive(Debug)]
+pub(crate) struct Proposal {
+    pub object: Value,
+    /// Managed fields are already right (server-side apply).
+    pub applied: bool,
+}
+
+impl From<Value> for Proposal {
+    fn from(object: Value) -> Self {
+        Self {
+            object,
+            applied: false,
+        }
+    }
+}
+
+/// An object between admission and the store. Addresses and ports taken for it are given back unless the write succeeds.
+#[derive(Debug)]
+pub(crate) struct Ready {
+    pub object: Value,
+    pub allocation: Allocation,
+}
+
+impl Registry {
+    pub async fn create(&self, ctx: &Context, target: &Target, body: Body) -> ApiResult<Stored> {
+        let mut object = decode::body(ctx, &target.row, body)?;
+        metadata::match_namespace(target, &mut object)?;
+        self.create_decoded(ctx, target, object.into()).await
+    }
+
+    async fn create_decoded(
+        &self,
+        ctx: &Context,
+        target: &Target,
+        proposal: Proposal,
+    ) -> ApiResult<Stored> {
+        let Proposal { object, applied } = proposal;
+        let generate = meta::name(&object).is_empty() && !meta::generate_name(&object).is_empty();
+        let rounds = if generate { MAX_NAMES } else { 1 };
+        let mut object = Some(object);
+        for round in 1..=rounds {
+            let draft = if round == rounds {
+                object.take()
+            } else {
+                object.clone()
+            };
+            let mut draft = draft.unwrap_or_default();
+            let versioned = !meta::resource_version(&draft).is_empty();
+            if generate {
+                let name = metadata::generated_name(meta::generate_name(&draft));
+                meta::set(&mut draft, "name", name);
+            }
+            let target = Target {
+                name: meta::name(&draft).to_owned(),
+                ..target.clone()
+            };
+            metadata::begin(ctx, &target.row, &mut draft);
+            let ready = self
+                .pipeline(
+                    ctx,
+                    &target,
+                    Proposal {
+                        object: draft,
+                        applied,
+                    },
+                    None,
+                )
+                .await?;
+            if versioned {
+                return Err(ApiError::new(
+                    Reason::Unknown,
+                    "resourceVersion should not be set on objects to be created",
+                ));
+            }
+            match self.insert(ctx, &target, ready).await {
+                Err(error) if error.reason == Reason::AlreadyExists && round < rounds => {}
+                other => return other,
+            }
+        }
+        Err(ApiError::internal("no free name was found"))
+    }
+
+    async fn insert(&self, ctx: &Context, target: &Target, ready: Ready) -> ApiResult<Stored> {
+        let value = encode(&ready.object)?;
+        if !target.row.stored {
+            return Ok(stored(&value, 0));
+        }
+        let key = keys::key_of(target);
+        if ctx.dry_run {
+            return match self.store().get(&key) {
+                Some(existing) => Err(already_exists(target, Some(&existing))),
+                None => Ok(stored(&value, 0)),
+            };
+        }
+        let op = Op {
+            key,
+            expect: Expect::Absent,
+            action: Action::Put(value.clone()),
+        };
+        match self.store().commit(vec![op]).await {
+            Ok(committed) => {
+                ready.allocation.keep();
+                Ok(stored(&value, committed.revision))
+            }
+            Err(TxnError::Conflict { current, .. }) => {
+                Err(already_exists(target, current.as_deref()))
+            }
+            Err(error) => Err(errors::txn(error)),
+        }
+    }
+
+    /// PUT of an object or of a subresource (`status`, `scale`, `finalize`, …).
+    pub async fn update(&self, ctx: &Context, target: &Target, body: Body) -> ApiResult<Written> {
+        if target.subresource == "scale" {
+            return sub::scale::update(self, ctx, target, body).await;
+        }
+        let mut object = decode::body(ctx, &target.row, body)?;
+        metadata::match_name(target, &object)?;
+        metadata::match_namespace(target, &mut object)?;
+        let creates = strategy::create_on_update(&target.row) && target.subresource.is_empty();
+        if creates && self.store().get(&keys::key_of(target)).is_none() {
+            meta::metadata_mut(&mut object).remove("resourceVersion");
+            let object = self.create_decoded(ctx, target, object.into()).await?;
+            return Ok(Written {
+                object,
+                created: true,
+            });
+        }
+        self.modify(ctx, target, &mut |_| Ok(object.clone().into()))
+            .await
+    }
+
+    /// `patch`: JSON text (YAML was turned into JSON by the caller).
+    pub async fn patch(
+        &self,
+        ctx: &Context,
+        target: &Target,
+        kind: PatchKind,
+        patch: Bytes,
+    ) -> ApiResult<Written> {
+        let patch: Value = serde_json::from_slice(&patch)
+            .map_err(|e| ApiError::bad_request(format!("error decoding patch: {e}")))?;
+        self.patch_value(ctx, target, &kind, &patch).await
+    }
+
+    pub async fn patch_value(
+        &self,
+        ctx: &Context,
+        target: &Target,
+        kind: &PatchKind,
+        patch: &Value,
+    ) -> ApiResult<Written> {
+        if target.subresource == "scale" {
+            return sub::scale::patch(self, ctx, target, kind, patch).await;
+        }
+        if let PatchKind::Apply { .. } = kind {
+            metadata::match_name(target, patch)?;
+            if target.subresource.is_empty() && self.store().get(&keys::key_of(target)).is_none() {
+                let Proposal {
+                    mut object,
+                    applied,
+                } = self.apply_to(ctx, target, None, kind, patch)?;
+                metadata::match_namespace(target, &mut object)?;
+                match self
+                    .create_decoded(ctx, target, Proposal { object, applied })
+                    .await
+                {
+                    // Somebody was faster: then it is an update.
+                    Err(error) if error.reason == Reason::AlreadyExists => {}
+                    other => {
+                        return Ok(Written {
+                            object: other?,
+                            created: true,
+                        });
+                    }
+                }
+            }
+        }
+        self.modify(ctx, target, &mut |old| {
+            self.apply_to(ctx, target, Some(old), kind, patch)
+        })
+        .await
+    }
+
+    /// The object that a patch makes of `old`.
+    fn apply_to(
+        &self,
+        ctx: &Context,
+        target: &Target,
+        old: Option<&Value>,
+        kind: &PatchKind,
+        patch: &Value,
+    ) -> ApiResult<Proposal> {
+        if let PatchKind::Apply { force } = kind {
+            let merged = managed::applied(ctx, target, old, patch, *force)?;
+            return Ok(Proposal {
+                object: merged,
+                applied: true,
+            });
+        }
+        let again = || {
+            let mut object = old.cloned().unwrap_or_default();
+            apply_plain(target, &mut object, kind, patch).map(|()| object)
+        };
+        let object = again()?;
+        let mut object = decode::patched(ctx, &target.row, object, || again().unwrap_or_default())?;
+        metadata::match_name(target, &object)?;
+        metadata::match_namespace(target, &mut object)?;
+        Ok(object.into())
+    }
+
+    /// Reads, changes and writes an object until nobody else wrote in between. `change` sees the stored object with its
+    /// resourceVersion; the proposal's uid and resourceVersion, if set, must be those of the object.
+    pub(crate) async fn modify(
+        &self,
+        ctx: &Context,
+        target: &Target,
+        change: &mut (dyn FnMut(&Value) -> ApiResult<Proposal> + Send),
+    ) -> ApiResult<Written> {
+        let key = keys::key_of(target);
+        for _ in 0..MAX_ATTEMPTS {
+            let record = self
+                .store()
+                .get(&key)
+                .ok_or_else(|| errors::not_found(target))?;
+            let mut old = tree(&record.value)?;
+            meta::set(&mut old, "resourceVersion", record.modified.to_string());
+            let proposal = change(&old)?;
+            check_preconditions(target, &proposal.object, &old, &record)?;
+            let mut ready = self.pipeline(ctx, target, proposal, Some(&old)).await?;
+            managed::keep_times_if_unchanged(&old, &mut ready.object);
+            let written = |object| {
+                Ok(Written {
+                    object,
+                    created: false,
+                })
+            };
+            if prepare::deleted_by_update(&target.row, &ready.object, &old) {
+                let answer = stored(&encode(&ready.object)?, record.modified);
+                if ctx.dry_run || self.remove(target, &record).await? {
+                    return written(answer);
+                }
+                continue;
+            }
+            let value = encode(&ready.object)?;
+            if value == record.value {
+                return written(stored_record(&record));
+            }
+            if ctx.dry_run {
+                return written(stored(&value, record.modified));
+            }
+            let op = Op {
+                key: key.clone(),
+                expect: Expect::Revision(record.modified),
+                action: Action::Put(value.clone()),
+            };
+            match self.store().commit(vec![op]).await {
+                Ok(committed) => {
+                    ready.allocation.keep();
+                    self.services()
+                        .release_unused(&target.row, &old, &ready.object);
+                    return written(stored(&value, committed.revision));
+                }
+                Err(TxnError::Conflict { .. }) => {}
+                Err(error) => return Err(errors::txn(error)),
+            }
+        }
+        Err(errors::modified(&target.row, &target.name))
+    }
+
+    /// Deletes the key if it still has this record; false if somebody else wrote in between.
+    pub(crate) async fn remove(&self, target: &Target, record: &Record) -> ApiResult<bool> {
+        let op = Op {
+            key: record.key.to_string(),
+            expect: Expect::Revision(record.modified),
+            action: Action::Delete,
+        };
+        match self.store().commit(vec![op]).await {
+            Ok(_) => {
+                self.services().release(&target.row, &record.value);
+                Ok(true)
+            }
+            Err(TxnError::Conflict {
+                current: Some(_), ..
+            }) => Ok(false),
+            Err(TxnError::Conflict { current: None, .. }) => Err(errors::not_found(target)),
+            Err(error) => Err(errors::txn(error)),
+        }
+    }
+
+    /// Everything between decoding and the store, for every kind and every write.
+    pub(crate) async fn pipeline(
+        &self,
+        ctx: &Context,
+        target: &Target,
+        proposal: Proposal,
+        old: Option<&Value>,
+    ) -> ApiResult<Ready> {
+        let Proposal {
+            mut object,
+            applied,
+        } = proposal;
+        let row = &target.row;
+        prepare::default(row, &mut object);
+        if let Some(old) = old {
+            prepare::restrict_to_subresource(target, &mut object, old);
+        }
+        if !applied {
+            managed::updated(ctx, target, old, &mut object);
+        }
+        let operation = if old.is_none() {
+            Operation::Create
+        } else {
+            Operation::Update
+        };
+        self.admit(ctx, target, operation, &mut object, old).await?;
+        match old {
+            None => prepare::create(row, &mut object),
+            Some(old) => prepare::update(target, &mut object, old),
+        }
+        let allocation = self.services().assign(ctx, row, &mut object, old)?;
+        let causes = prepare::validate(target, &object, old);
+        if !causes.is_empty() {
+            return Err(errors::invalid(row, meta::name(&object), causes));
+        }
+        for text in (row.hooks.warn)(&object, old) {
+            ctx.warn(text);
+        }
+        let request = AdmissionRequest {
+            context: ctx,
+            target,
+            operation,
+            object: Some(&mut object),
+            old,
+        };
+        for plugin in self
+            .admission()
+            .iter()
+            .filter(|p| p.handles(target, operation))
+        {
+            plugin.validate(self, &request).await?;
+        }
+        Ok(Ready { object, allocation })
+    }
+
+    async fn admit(
+        &self,
+        ctx: &Context,
+        target: &Target,
+        operation: Operation,
+        object: &mut Value,
+        old: Option<&Value>,
+    ) -> ApiResult<()> {
+        let mut request = AdmissionRequest {
+            context: ctx,
+            target,
+            operation,
+            object: Some(object),
+            old,
+        };
+        for plugin in self
+            .admission()
+            .iter()
+            .filter(|p| p.handles(target, operation))
+        {
+            plugin.mutate(self, &mut request).await?;
+        }
+        Ok(())
+    }
+}
+
+fn apply_plain(
+    target: &Target,
+    object: &mut Value,
+    kind: &PatchKind,
+    patch: &Value,
+) -> ApiResult<()> {
+    let result: Result<(), PatchError> = match kind {
+        PatchKind::Json => json_patch(object, patch),
+        PatchKind::Merge => merge_patch(object, patch),
+        PatchKind::Strategic => strategic_merge_patch(&target.row.schema, object, patch),
+        PatchKind::Apply { .. } => Ok(()),
+    };
+    result.map_err(ApiError::from)
+}
+
+fn already_exists(target: &Target, existing: Option<&Record>) -> ApiError {
+    let row = &target.row;
+    let mut error = ApiError::already_exists(&row.group, &row.resource, &target.name);
+    let terminating = existing
+        .and_then(|record| tree(&record.value).ok())
+        .is_some_and(|o| meta::is_terminating(&o));
+    if terminating {
+        error.message = format!("object is being deleted: {}", error.message);
+    }
+    error
+}
+
+fn check_preconditions(
+    target: &Target,
+    new: &Value,
+    old: &Value,
+    record: &Record,
+) -> ApiResult<()> {
+    let row = &target.row;
+    let uid = meta::uid(new);
+    if !uid.is_empty() && uid != meta::uid(old) {
+        return Err(errors::uid_mismatch(
+            row,
+            &target.namespace,
+            &target.name,
+            uid,
+            meta::uid(old),
+        ));
+    }
+    match meta::resource_version(new) {
+        "" | "0" if strategy::unconditional_update(row) => Ok(()),
+        "" | "0" => {
+            let cause = Cause::invalid(
+                "metadata.resourceVersion",
+                &json!(0),
+                "must be specified for an update",
+            );
+            Err(ApiError::invalid(
+                &row.group,
+                &row.resource,
+                &target.name,
+                vec![cause],
+            ))
+        }
+        text => match text.parse::<u64>() {
+            Ok(revision) if record.modified == revision => Ok(()),
+            Ok(_) => Err(errors::modified(row, &target.name)),
+            Err(_) => Err(errors::invalid_version(text)),
+        },
+    }
+}
