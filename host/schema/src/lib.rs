@@ -3,10 +3,16 @@
 //! Modules: `types` (the schema itself), `decode` (type checks, unknown fields, duplicate keys), `default`, `prune`,
 //! `patch` (JSON patch, merge patch, strategic merge), `apply` (server-side apply and managed fields), `openapi` (out).
 
+pub mod apply;
+mod canonical;
 mod decode;
+pub mod patch;
 mod types;
 
-pub use decode::{DecodeError, Decoded, MAX_STRICT_ERRORS, decode, decode_value};
+pub use canonical::{apply_defaults, canonicalize, is_zero, prune, zero};
+pub use decode::{
+    DecodeError, Decoded, MAX_DEPTH, MAX_STRICT_ERRORS, TypeMeta, decode, decode_value, type_meta,
+};
 pub use types::{
     ListType, MapType, PatchStrategy, Presence, Property, Schema, SchemaRef, Type, Union,
     UnionMember, schema_of,

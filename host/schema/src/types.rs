@@ -134,8 +134,10 @@ pub enum Presence {
     AsGiven,
     /// Dropped if it is the zero value (`omitempty` on a plain value, slice or map).
     OmitZero,
-    /// Always there, as its zero value if nothing was given (no `omitempty`): `resources: {}`, `status: {}`.
+    /// Always there, as its zero value if nothing was given (a struct, or no `omitempty`): `resources: {}`, `status: {}`.
     Always,
+    /// Always there, as null if nothing was given (a pointer without `omitempty`).
+    AlwaysNull,
 }
 
 #[derive(Clone, Debug)]
@@ -188,7 +190,7 @@ pub struct Schema {
     /// Empty: none.
     pub merge_key: Box<str>,
     pub patch_strategy: PatchStrategy,
-    /// Allowed values; empty: any.
+    /// Allowed values; empty: any. Decoding does not check them: built-in kinds do it by rules, CRDs when they validate.
     pub enumeration: Box<[Value]>,
     pub unions: Box<[Union]>,
 }
@@ -235,11 +237,13 @@ impl Schema {
     }
 
     pub fn property(&self, name: &str) -> Option<&Property> {
-        let at = self
-            .properties
+        self.properties.get(self.property_index(name)?)
+    }
+
+    pub(crate) fn property_index(&self, name: &str) -> Option<usize> {
+        self.properties
             .binary_search_by(|p| (*p.name).cmp(name))
-            .ok()?;
-        self.properties.get(at)
+            .ok()
     }
 
     /// The schema of field `name` of a struct, or of any key of a map.

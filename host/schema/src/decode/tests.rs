@@ -1,0 +1,224 @@
+use serde_json::json;
+
+use super::*;
+use crate::{Property, Schema, Type};
+
+fn named(mut schema: Schema, go_type: &str) -> SchemaRef {
+    schema.go_type = go_type.into();
+    schema.into()
+}
+
+fn with(mut property: Property, presence: Presence) -> Property {
+    property.presence = presence;
+    property
+}
+
+/// A small pod: enough of every rule.
+fn pod() -> SchemaRef {
+    let string = || SchemaRef::new(Schema::scalar(Type::String));
+    let container = named(
+        Schema::object(vec![
+            with(Property::new("name", string()), Presence::Always),
+            with(Property::new("image", string()), Presence::OmitZero),
+            with(
+                Property::new("tty", Schema::scalar(Type::Boolean)),
+                Presence::OmitZero,
+            ),
+            Property::new("priority", Schema::scalar(Type::Int32)),
+            Property::new("limit", Schema::scalar(Type::Quantity)),
+            Property::new("port", Schema::scalar(Type::IntOrString)),
+            Property::new("raw", Schema::any()),
+            with(
+                Property::new("resources", Schema::object(vec![])),
+                Presence::Always,
+            ),
+        ]),
+        "v1.Container",
+    );
+    let labels = named(Schema::map(string()), "map[string]string");
+    let spec = named(
+        Schema::object(vec![
+            with(
+                Property::new(
+                    "containers",
+                    named(Schema::array(container), "[]v1.Container"),
+                ),
+                Presence::Always,
+            ),
+            with(Property::new("labels", labels), Presence::OmitZero),
+            Property::new("at", Schema::scalar(Type::Time)),
+            Property::new("data", Schema::scalar(Type::Bytes)),
+        ]),
+        "v1.PodSpec",
+    );
+    named(
+        Schema::object(vec![
+            with(Property::new("kind", string()), Presence::OmitZero),
+            with(Property::new("spec", spec), Presence::Always),
+        ]),
+        "v1.Pod",
+    )
+}
+
+#[test]
+fn trees() {
+    let schema = pod();
+    let check = |text: &str, expect: Value, strict: &[&str]| {
+        let decoded = decode(&schema, text.as_bytes()).unwrap_or_else(|e| panic!("{text}: {e}"));
+        assert_eq!(decoded.value, expect, "{text}");
+        assert_eq!(decoded.strict, strict, "{text}");
+    };
+    check("{}", json!({"spec": {"containers": null}}), &[]);
+    check("null", json!({"spec": {"containers": null}}), &[]);
+    check(
+        r#" {"kind":"Pod","spec":{"containers":[{"name":"a","image":"","tty":false,"priority":0,"limit":"0.5","port":"http",
+            "raw":{"x":[null,1.5,"\u00e9\ud83d\ude00\n"]}}]}} "#,
+        json!({"kind": "Pod", "spec": {"containers": [
+            {"name": "a", "priority": 0, "limit": "500m", "port": "http", "raw": {"x": [null, 1.5, "é😀\n"]}, "resources": {}},
+        ]}}),
+        &[],
+    );
+    check(
+        r#"{"Kind":"x","spec":{"containers":[null,{"foo":{"a":[1,{}]}}],"labels":{"a":null,"b":"1","b":"2"}},"kind":"a","kind":"b"}"#,
+        json!({"kind": "b", "spec": {"containers": [{"name": "", "resources": {}}, {"name": "", "resources": {}}],
+            "labels": {"a": "", "b": "2"}}}),
+        &[
+            r#"unknown field "Kind""#,
+            r#"unknown field "spec.containers[1].foo""#,
+            r#"duplicate field "spec.labels.b""#,
+            r#"duplicate field "kind""#,
+        ],
+    );
+    check(
+        r#"{"spec":{"labels":{"a":"1"},"at":null},"spec":{"labels":{}}}"#,
+        json!({"spec": {"containers": null, "labels": {"a": "1"}}}),
+        &[r#"duplicate field "spec""#],
+    );
+}
+
+#[test]
+fn errors() {
+    let schema = pod();
+    let check = |text: &str, expect: &str| {
+        let error = decode(&schema, text.as_bytes()).expect_err(text);
+        assert_eq!(error.to_string(), expect, "{text}");
+    };
+    for (text, expect) in [
+        ("", "unexpected end of JSON input"),
+        (r#"{"kind":"#, "unexpected end of JSON input"),
+        (
+            r#"{"kind":"a"}}"#,
+            "invalid character '}' after top-level value",
+        ),
+        (r#"{"kind" "a"}"#, "invalid character '\"' after object key"),
+        (
+            r#"{"kind":"a" "b"}"#,
+            "invalid character '\"' after object key:value pair",
+        ),
+        (
+            r#"{"kind":"a",}"#,
+            "invalid character '}' looking for beginning of object key string",
+        ),
+        (
+            r#"{"spec":[1 2]}"#,
+            "invalid character '2' after array element",
+        ),
+        (
+            "nope",
+            "invalid character 'o' in literal null (expecting 'u')",
+        ),
+        (
+            r#"{"x":01}"#,
+            "invalid character '1' after object key:value pair",
+        ),
+        (
+            r#"{"x":"\q"}"#,
+            "invalid character 'q' in string escape code",
+        ),
+        (
+            "{\"x\":\"\n\"}",
+            r"invalid character '\n' in string literal",
+        ),
+        (
+            "<html>",
+            "invalid character '<' looking for beginning of value",
+        ),
+        // A syntax error wins over a type error before it.
+        (
+            r#"{"kind":1,"spec":}"#,
+            "invalid character '}' looking for beginning of value",
+        ),
+        (
+            "[]",
+            "json: cannot unmarshal array into Go value of type v1.Pod",
+        ),
+        (
+            r#"{"kind":1}"#,
+            "json: cannot unmarshal number into Go struct field Pod.kind of type string",
+        ),
+        (
+            r#"{"spec":"x"}"#,
+            "json: cannot unmarshal string into Go struct field Pod.spec of type v1.PodSpec",
+        ),
+        (
+            r#"{"spec":{"containers":[{"priority":1.5}]}}"#,
+            "json: cannot unmarshal number 1.5 into Go struct field Container.spec.containers.priority of type int32",
+        ),
+        (
+            r#"{"spec":{"containers":["x"]}}"#,
+            "json: cannot unmarshal string into Go struct field PodSpec.spec.containers of type v1.Container",
+        ),
+        (
+            r#"{"spec":{"labels":{"a":5}}}"#,
+            "json: cannot unmarshal number into Go struct field PodSpec.spec.labels of type string",
+        ),
+        (
+            r#"{"spec":{"labels":[]}}"#,
+            "json: cannot unmarshal array into Go struct field PodSpec.spec.labels of type map[string]string",
+        ),
+        (
+            r#"{"spec":{"containers":[{"limit":"lots"}]}}"#,
+            "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'",
+        ),
+        (
+            r#"{"spec":{"at":"soon"}}"#,
+            r#"parsing time "soon" as "2006-01-02T15:04:05Z07:00": cannot parse "soon" as "2006""#,
+        ),
+        (
+            r#"{"spec":{"data":"%%"}}"#,
+            "illegal base64 data at input byte 0",
+        ),
+        (
+            r#"{"spec":{"containers":[{"port":true}]}}"#,
+            "json: cannot unmarshal bool into Go value of type int32",
+        ),
+    ] {
+        check(text, expect);
+    }
+    let deep = format!("{}{}", "[".repeat(MAX_DEPTH + 1), "]".repeat(MAX_DEPTH + 1));
+    check(&deep, "exceeded max depth");
+}
+
+#[test]
+fn what_a_body_says_it_is() {
+    let check = |text: &str, expect: Result<(&str, &str), &str>| {
+        let got = type_meta(text.as_bytes());
+        let got = got
+            .as_ref()
+            .map(|m| (&*m.api_version, &*m.kind))
+            .map_err(ToString::to_string);
+        assert_eq!(got.as_ref().copied().map_err(|e| &**e), expect, "{text}");
+    };
+    check(
+        r#"{"apiVersion":"v1","x":{"kind":"no"},"kind":"Pod"}"#,
+        Ok(("v1", "Pod")),
+    );
+    check("{}", Ok(("", "")));
+    check(
+        "[]",
+        Err(
+            r#"json: cannot unmarshal array into Go value of type struct { APIVersion string "json:\"apiVersion,omitempty\""; Kind string "json:\"kind,omitempty\"" }"#,
+        ),
+    );
+    check("nul", Err("unexpected end of JSON input"));
+}
