@@ -73,7 +73,10 @@ pub struct Committed {
 pub enum TxnError {
     /// An expectation did not hold; nothing was changed.
     #[error("the expectation of operation {op} does not hold")]
-    Conflict { op: usize, current: Option<Arc<Record>> },
+    Conflict {
+        op: usize,
+        current: Option<Arc<Record>>,
+    },
     /// Nothing was changed and nothing will be until the cause is gone (disk full, quorum lost). Later writes may succeed.
     #[error("the store cannot write: {0}")]
     Unavailable(String),

@@ -6,5 +6,18 @@
 //! fed only by committed (durable) writes.
 
 mod api;
+mod committer;
+mod disk;
+mod history;
+mod key;
+mod local;
+mod memory;
+mod options;
+mod pipeline;
+mod snapshot;
+mod topic;
+mod watcher;
 
 pub use api::*;
+pub use local::open;
+pub use options::*;
