@@ -20,7 +20,7 @@ pub fn body(ctx: &Context, row: &Row, body: Body) -> ApiResult<Value> {
         }
         Body::Value(value) => {
             check_type(row, meta::api_version(&value), meta::kind(&value))?;
-            decode_value(&row.schema, value)
+            decode_value(&row.schema, &value)
                 .map_err(|e| cannot_be_handled(row, &row.kind, &e.to_string()))?
         }
     };
@@ -59,7 +59,7 @@ pub fn patched(
         return Err(patch_error(&value, &why));
     }
     let decoded =
-        decode_value(&row.schema, value).map_err(|e| patch_error(&again(), &e.to_string()))?;
+        decode_value(&row.schema, &value).map_err(|e| patch_error(&again(), &e.to_string()))?;
     let mut value = strictly(ctx, decoded, |text| patch_error(&again(), text))?;
     meta::set_type(&mut value, row.api_version(), row.kind.as_str());
     Ok(value)

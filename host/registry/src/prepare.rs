@@ -107,7 +107,7 @@ fn empty_status(row: &Row) -> Option<Value> {
     let property = row.schema.property("status")?;
     (property.presence == Presence::Always)
         .then(|| {
-            decode_value(&property.schema, Value::Object(Map::new()))
+            decode_value(&property.schema, &Value::Object(Map::new()))
                 .map(|d| d.value)
                 .ok()
         })
