@@ -1,9 +1,13 @@
 //! The table of kinds: one row a kind, and rules for the few kinds that need them. A CRD is a row made at run time.
 
+mod builtin;
 pub mod columns;
+mod events;
+mod facts;
+pub mod own;
 mod row;
 pub mod rules;
 mod table;
 
-pub use row::{Column, Columns, Hooks, Propagation, Row, Subresource, ValidateFn};
-pub use table::Kinds;
+pub use row::{Column, Columns, Conversion, Hooks, Propagation, Row, Subresource, ValidateFn};
+pub use table::{Kinds, schema_of_kind};

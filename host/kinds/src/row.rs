@@ -2,10 +2,12 @@
 
 use std::fmt;
 
+use base64::Engine as _;
 use jiff::Timestamp;
 use oarlock_model::{Cause, GroupVersion, Gvk, Gvr};
 use oarlock_schema::SchemaRef;
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 /// A rule's warning or printed cell may need the time; rules never read a clock.
 pub type ValidateFn = fn(new: &Value, old: Option<&Value>) -> Vec<Cause>;
@@ -92,6 +94,19 @@ pub struct Subresource {
     pub verbs: Vec<String>,
 }
 
+/// Turns an object of a row into the form of its `storage_kind` (apiVersion and kind included), and back.
+#[derive(Clone, Copy)]
+pub struct Conversion {
+    pub to_stored: fn(&mut Value),
+    pub from_stored: fn(&mut Value),
+}
+
+impl fmt::Debug for Conversion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Conversion")
+    }
+}
+
 /// What a delete that says nothing does to the dependents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Propagation {
@@ -126,6 +141,10 @@ pub struct Row {
     pub generation: bool,
     /// First part of the storage key: `pods`, `deployments.apps`. Two rows of one storage (`events`) share it.
     pub storage_prefix: String,
+    /// The kind that objects are stored as; this row's own but for rows with a `conversion`.
+    pub storage_kind: Gvk,
+    /// Between this row's form and the stored one. `None`: they are the same.
+    pub conversion: Option<Conversion>,
     pub schema: SchemaRef,
     /// Field paths that a field selector may name, besides `metadata.name` and `metadata.namespace`.
     pub selectable_fields: Vec<String>,
@@ -167,6 +186,17 @@ impl Row {
         } else {
             format!("{}.{}", self.resource, self.group)
         }
+    }
+
+    /// As discovery shows it: of the stored kind, eight bytes of SHA-256 in base64.
+    pub fn storage_version_hash(&self) -> String {
+        let Gvk {
+            group,
+            version,
+            kind,
+        } = &self.storage_kind;
+        let digest = Sha256::digest(format!("{group}/{version}/{kind}"));
+        base64::engine::general_purpose::STANDARD.encode(&digest[..8])
     }
 
     pub fn subresource(&self, name: &str) -> Option<&Subresource> {
