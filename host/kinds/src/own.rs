@@ -186,7 +186,11 @@ fn component_chunk() -> Vec<Property> {
 fn scheduler_profile() -> Vec<Property> {
     let plugin = named(
         "Plugin",
-        vec![string("name").required(), leaf("weight", Type::Int32)],
+        vec![
+            string("name").required(),
+            leaf("weight", Type::Int32),
+            string("component"),
+        ],
     );
     let set = |enabled: &SchemaRef| {
         let list = |name: &str| Property::new(name, Schema::array(enabled.clone()));
