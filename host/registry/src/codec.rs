@@ -3,6 +3,7 @@
 //! `managedFields` last, so that selectors find what they look for near the front. A read is a copy, never a parse.
 
 use bytes::Bytes;
+use oarlock_kinds::Row;
 use oarlock_model::{ApiError, ApiResult, Reason};
 use oarlock_store::{Record, Revision};
 use serde_json::{Map, Value};
@@ -113,6 +114,43 @@ pub fn stored_record(record: &Record) -> Stored {
 pub fn tree(value: &Bytes) -> ApiResult<Value> {
     serde_json::from_slice(value.get(HEAD..).unwrap_or_default())
         .map_err(|e| ApiError::internal(format!("a stored object cannot be read: {e}")))
+}
+
+/// A stored value as this kind shows it, as a tree without resourceVersion.
+pub fn load(row: &Row, value: &Bytes) -> ApiResult<Value> {
+    let mut object = tree(value)?;
+    if let Some(conversion) = &row.conversion {
+        (conversion.from_stored)(&mut object);
+    }
+    Ok(object)
+}
+
+/// An object of this kind as it is stored.
+pub fn save(row: &Row, object: &Value) -> ApiResult<Bytes> {
+    let Some(conversion) = &row.conversion else {
+        return encode(object);
+    };
+    let mut object = object.clone();
+    (conversion.to_stored)(&mut object);
+    encode(&object)
+}
+
+/// A stored value as an object that this kind shows; only a kind that is stored as another one pays for a parse.
+pub fn shown(row: &Row, value: &Bytes, revision: Revision) -> ApiResult<Stored> {
+    if row.conversion.is_none() {
+        return Ok(stored(value, revision));
+    }
+    stored_value(&load(row, value)?, revision)
+}
+
+/// The same for what [`stored`] made of a stored value.
+pub fn shown_stored(row: &Row, object: &Stored) -> ApiResult<Stored> {
+    let Some(conversion) = &row.conversion else {
+        return Ok(object.clone());
+    };
+    let mut value = serde_json::from_slice(&object.json).map_err(ApiError::internal)?;
+    (conversion.from_stored)(&mut value);
+    stored_value(&value, object.revision)
 }
 
 /// An object that was never stored (`Scale`, a bookmark).

@@ -29,14 +29,9 @@ pub fn body(ctx: &Context, row: &Row, body: Body) -> ApiResult<Value> {
     Ok(value)
 }
 
-/// The result of a patch. `again` makes it once more: errors show it, and only they pay for it.
-pub fn patched(
-    ctx: &Context,
-    row: &Row,
-    value: Value,
-    again: impl Fn() -> Value,
-) -> ApiResult<Value> {
-    if let Value::Object(map) = &value
+/// The result of a patch.
+pub fn patched(ctx: &Context, row: &Row, value: &Value) -> ApiResult<Value> {
+    if let Value::Object(map) = value
         && (map.get("kind").is_some_and(|k| k != row.kind.as_str())
             || map
                 .get("apiVersion")
@@ -56,11 +51,11 @@ pub fn patched(
                 row.api_version()
             )
         };
-        return Err(patch_error(&value, &why));
+        return Err(patch_error(value, &why));
     }
     let decoded =
-        decode_value(&row.schema, &value).map_err(|e| patch_error(&again(), &e.to_string()))?;
-    let mut value = strictly(ctx, decoded, |text| patch_error(&again(), text))?;
+        decode_value(&row.schema, value).map_err(|e| patch_error(value, &e.to_string()))?;
+    let mut value = strictly(ctx, decoded, |text| patch_error(value, text))?;
     meta::set_type(&mut value, row.api_version(), row.kind.as_str());
     Ok(value)
 }

@@ -13,8 +13,8 @@ use oarlock_store::{Action, Expect, Op, Record, TxnError};
 use serde_json::{Value, json};
 
 use crate::admission::{AdmissionRequest, Operation};
-use crate::codec::{encode, stored, stored_record, tree};
-use crate::{Context, DeleteOptions, Deleted, List, ListOptions, Registry, Stored, Target};
+use crate::codec::{load, save, shown};
+use crate::{Context, DeleteOptions, Deleted, List, ListOptions, Registry, Target};
 use crate::{errors, keys, metadata, strategy};
 
 const ORPHAN: &str = "orphan";
@@ -92,7 +92,7 @@ impl Registry {
                 .store()
                 .get(&key)
                 .ok_or_else(|| errors::not_found(target))?;
-            let mut object = tree(&record.value)?;
+            let mut object = load(row, &record.value)?;
             check_preconditions(row, &object, &record, options)?;
             self.admit_delete(ctx, target, &object).await?;
             warn_of_orphans(ctx, row, options);
@@ -117,25 +117,33 @@ impl Registry {
         verdict: Verdict,
     ) -> ApiResult<Option<Deleted>> {
         match verdict {
-            Verdict::Pending => Ok(Some(Deleted::Pending(stored_record(record)))),
+            Verdict::Pending => Ok(Some(Deleted::Pending(shown(
+                &target.row,
+                &record.value,
+                record.modified,
+            )?))),
             Verdict::Remove => {
                 if ctx.dry_run || self.remove(target, record).await? {
-                    return Ok(Some(Deleted::Gone(stored_record(record))));
+                    return Ok(Some(Deleted::Gone(shown(
+                        &target.row,
+                        &record.value,
+                        record.modified,
+                    )?)));
                 }
                 Ok(None)
             }
             Verdict::Mark { object, remove } => {
-                let value = encode(&object)?;
-                let answer = |revision| {
-                    let object: Stored = stored(&value, revision);
-                    if remove {
+                let value = save(&target.row, &object)?;
+                let answer = |revision| -> ApiResult<Option<Deleted>> {
+                    let object = shown(&target.row, &value, revision)?;
+                    Ok(Some(if remove {
                         Deleted::Gone(object)
                     } else {
                         Deleted::Pending(object)
-                    }
+                    }))
                 };
                 if ctx.dry_run {
-                    return Ok(Some(answer(record.modified)));
+                    return answer(record.modified);
                 }
                 let put = Action::Put(value.clone());
                 let op = Op {
@@ -149,11 +157,9 @@ impl Registry {
                     Err(error) => return Err(errors::txn(error)),
                 };
                 if !remove {
-                    return Ok(Some(answer(marked.revision)));
+                    return answer(marked.revision);
                 }
-                self.remove_marked(target, marked.revision, &value)
-                    .await
-                    .map(|revision| Some(answer(revision)))
+                answer(self.remove_marked(target, marked.revision, &value).await?)
             }
         }
     }
@@ -217,19 +223,17 @@ impl Registry {
     ) -> ApiResult<List> {
         options.check()?;
         let found = self.list(ctx, target, list).await?;
-        let deletes = found.items.iter().map(|item| {
-            let namespace = crate::scan::text(&item.json, &["metadata", "namespace"]).into_owned();
-            let name = crate::scan::text(&item.json, &["metadata", "name"]).into_owned();
-            let target = Target {
-                namespace,
-                name,
-                ..target.clone()
-            };
-            async move {
-                match self.delete(ctx, &target, options).await {
-                    Err(error) if error.reason == Reason::NotFound => Ok(()),
-                    other => other.map(drop),
-                }
+        let one = |item: &crate::Stored| Target {
+            namespace: crate::scan::text(&item.json, &["metadata", "namespace"]).into_owned(),
+            name: crate::scan::text(&item.json, &["metadata", "name"]).into_owned(),
+            ..target.clone()
+        };
+        // Owned, so that the future may be sent to another thread.
+        let targets: Vec<Target> = found.items.iter().map(one).collect();
+        let deletes = targets.into_iter().map(|target| async move {
+            match self.delete(ctx, &target, options).await {
+                Err(error) if error.reason == Reason::NotFound => Ok(()),
+                other => other.map(drop),
             }
         });
         let results: Vec<ApiResult<()>> = futures::stream::iter(deletes)

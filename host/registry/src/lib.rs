@@ -20,6 +20,7 @@ mod services;
 mod strategy;
 mod sub;
 mod token;
+mod trees;
 mod watch;
 mod write;
 

@@ -3,12 +3,13 @@
 
 use oarlock_kinds::Row;
 use oarlock_model::{Cause, meta};
-use oarlock_schema::{Presence, decode_value};
-use serde_json::{Map, Value};
+use oarlock_schema::{apply_defaults, canonicalize};
+use serde_json::Value;
 
 use crate::{Target, metadata, strategy};
 
 pub fn default(row: &Row, object: &mut Value) {
+    apply_defaults(&row.schema, object);
     (row.hooks.default)(object);
 }
 
@@ -97,21 +98,10 @@ fn put(object: &mut Value, path: &[&str], value: Option<Value>) {
 
 pub fn create(row: &Row, object: &mut Value) {
     if row.status_subresource && !strategy::status_on_create(row) {
-        put(object, &["status"], empty_status(row));
+        put(object, &["status"], None);
     }
     (row.hooks.prepare_create)(object);
-}
-
-/// `status` of an object that has none: absent, or its zero value where the Go type always writes it.
-fn empty_status(row: &Row) -> Option<Value> {
-    let property = row.schema.property("status")?;
-    (property.presence == Presence::Always)
-        .then(|| {
-            decode_value(&property.schema, &Value::Object(Map::new()))
-                .map(|d| d.value)
-                .ok()
-        })
-        .flatten()
+    canonicalize(&row.schema, object);
 }
 
 pub fn update(target: &Target, object: &mut Value, old: &Value) {
@@ -124,6 +114,7 @@ pub fn update(target: &Target, object: &mut Value, old: &Value) {
     if strategy::is(row, "", "Namespace") && target.subresource.is_empty() {
         copy(object, old, &["spec", "finalizers"]);
     }
+    canonicalize(&row.schema, object);
     if target.subresource != "status" {
         metadata::count_generation(row, object, old);
     }

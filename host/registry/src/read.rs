@@ -8,7 +8,7 @@ use std::time::Duration;
 use oarlock_model::{ApiError, ApiResult, Cause, Reason};
 use oarlock_store::{RangeQuery, ReadError, Record, Revision};
 
-use crate::codec::stored_record;
+use crate::codec::{shown, shown_stored, stored_record};
 use crate::errors::{self, parse_version};
 use crate::select::Selector;
 use crate::token::Token;
@@ -137,7 +137,7 @@ impl Registry {
     /// The newest state known here.
     pub(crate) fn read(&self, target: &Target) -> ApiResult<Stored> {
         match self.store().get(&keys::key_of(target)) {
-            Some(record) => Ok(stored_record(&record)),
+            Some(record) => shown(&target.row, &record.value, record.modified),
             None => Err(errors::not_found(target)),
         }
     }
@@ -158,11 +158,28 @@ impl Registry {
         target: &Target,
         options: &ListOptions,
     ) -> ApiResult<List> {
+        let mut list = self.list_stored(target, options).await?;
+        if target.row.conversion.is_some() {
+            for item in &mut list.items {
+                *item = shown_stored(&target.row, item)?;
+            }
+        }
+        Ok(list)
+    }
+
+    async fn list_stored(&self, target: &Target, options: &ListOptions) -> ApiResult<List> {
         let selector = Selector::new(&target.row, &options.labels, &options.fields)?;
         let prefix = keys::prefix(&target.row, &target.namespace);
         let version = parse_version(&options.resource_version)?;
         if options.continue_token.is_empty() {
             let snapshot = self.snapshot(version, options).await?;
+            if let (Some(name), Snapshot::Newest) = (selector.exact_name(), &snapshot)
+                && (!target.row.namespaced || !target.namespace.is_empty())
+            {
+                return Ok(
+                    self.list_one(&selector, &keys::key(&target.row, &target.namespace, name))
+                );
+            }
             return self
                 .read_list(&selector, &prefix, None, snapshot, options.limit)
                 .map_err(errors::list_read);
@@ -190,6 +207,24 @@ impl Registry {
             }
             other => errors::list_read(other),
         })
+    }
+
+    /// A list of at most one object.
+    fn list_one(&self, selector: &Selector, key: &str) -> List {
+        let revision = self.store().revision();
+        let record = self.store().get(key);
+        let items: Vec<_> = record
+            .iter()
+            .map(|record| stored_record(record))
+            .filter(|stored| selector.matches(key, &stored.json))
+            .collect();
+        let revision = record.map_or(revision, |record| revision.max(record.modified));
+        List {
+            items,
+            revision,
+            continue_token: String::new(),
+            remaining: None,
+        }
     }
 
     async fn snapshot(

@@ -10,6 +10,7 @@ use oarlock_store::Store;
 use crate::Admission;
 use crate::admission::builtin;
 use crate::services::ServiceAllocators;
+use crate::trees::TreeCache;
 
 #[derive(Debug)]
 pub struct Config {
@@ -26,6 +27,7 @@ pub struct Registry {
     kinds: Arc<Kinds>,
     admission: Vec<Arc<dyn Admission>>,
     services: ServiceAllocators,
+    trees: TreeCache,
 }
 
 impl Registry {
@@ -38,6 +40,7 @@ impl Registry {
             kinds: config.kinds,
             admission,
             services: ServiceAllocators::default(),
+            trees: TreeCache::default(),
         };
         if let Some(row) = registry.row("", "services") {
             registry.services.rebuild(&*registry.store, &row)?;
@@ -60,6 +63,10 @@ impl Registry {
 
     pub(crate) fn services(&self) -> &ServiceAllocators {
         &self.services
+    }
+
+    pub(crate) fn trees(&self) -> &TreeCache {
+        &self.trees
     }
 
     /// The row of a built-in resource, all of which are `v1` here.

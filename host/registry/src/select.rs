@@ -54,6 +54,10 @@ impl Selector {
         })
     }
 
+    pub fn row(&self) -> &Row {
+        &self.row
+    }
+
     pub fn is_everything(&self) -> bool {
         self.labels.is_everything() && self.fields.is_empty()
     }

@@ -12,7 +12,7 @@ use oarlock_model::{ApiError, ApiResult};
 use oarlock_store::{Event, ReadError, Record, Revision, Store, Watch};
 use tokio::time::{Interval, MissedTickBehavior};
 
-use crate::codec::{stored, stored_record};
+use crate::codec::{shown, stored_record};
 use crate::errors::{self, parse_version};
 use crate::select::Selector;
 use crate::{
@@ -215,6 +215,7 @@ impl WatchStream {
 
     fn translate(&self, event: &Arc<Event>) -> Option<WatchItem> {
         let (before, after) = (event.before.as_deref(), event.after.as_deref());
+        let row = self.selector.row();
         let natural = match (before, after) {
             (_, None) => EventType::Deleted,
             (None, Some(_)) => EventType::Added,
@@ -239,8 +240,9 @@ impl WatchStream {
         }?;
         Some(WatchItem {
             kind,
-            object: stored(&record.value, event.revision),
-            event: (kind == natural).then(|| Arc::clone(event)),
+            object: shown(row, &record.value, event.revision).ok()?,
+            // The shared encodings are those of the kind that is stored.
+            event: (kind == natural && row.conversion.is_none()).then(|| Arc::clone(event)),
         })
     }
 }

@@ -14,7 +14,7 @@ use oarlock_store::{Action, Expect, Op, Record, TxnError};
 use serde_json::{Value, json};
 
 use crate::admission::{AdmissionRequest, Operation};
-use crate::codec::{encode, stored, stored_record, tree};
+use crate::codec::{load, save, shown, stored_value, tree};
 use crate::services::Allocation;
 use crate::{Body, Context, PatchKind, Registry, Stored, Target, Written};
 use crate::{decode, errors, keys, managed, metadata, prepare, strategy, sub};
@@ -108,15 +108,16 @@ impl Registry {
     }
 
     async fn insert(&self, ctx: &Context, target: &Target, ready: Ready) -> ApiResult<Stored> {
-        let value = encode(&ready.object)?;
         if !target.row.stored {
-            return Ok(stored(&value, 0));
+            return stored_value(&ready.object, 0);
         }
+        let row = &target.row;
+        let value = save(row, &ready.object)?;
         let key = keys::key_of(target);
         if ctx.dry_run {
             return match self.store().get(&key) {
                 Some(existing) => Err(already_exists(target, Some(&existing))),
-                None => Ok(stored(&value, 0)),
+                None => shown(row, &value, 0),
             };
         }
         let op = Op {
@@ -127,7 +128,7 @@ impl Registry {
         match self.store().commit(vec![op]).await {
             Ok(committed) => {
                 ready.allocation.keep();
-                Ok(stored(&value, committed.revision))
+                shown(row, &value, committed.revision)
             }
             Err(TxnError::Conflict { current, .. }) => {
                 Err(already_exists(target, current.as_deref()))
@@ -225,12 +226,9 @@ impl Registry {
                 applied: true,
             });
         }
-        let again = || {
-            let mut object = old.cloned().unwrap_or_default();
-            apply_plain(target, &mut object, kind, patch).map(|()| object)
-        };
-        let object = again()?;
-        let mut object = decode::patched(ctx, &target.row, object, || again().unwrap_or_default())?;
+        let mut object = old.cloned().unwrap_or_default();
+        apply_plain(target, &mut object, kind, patch)?;
+        let mut object = decode::patched(ctx, &target.row, &object)?;
         metadata::match_name(target, &object)?;
         metadata::match_namespace(target, &mut object)?;
         Ok(object.into())
@@ -244,13 +242,13 @@ impl Registry {
         target: &Target,
         change: &mut (dyn FnMut(&Value) -> ApiResult<Proposal> + Send),
     ) -> ApiResult<Written> {
-        let key = keys::key_of(target);
+        let (key, row) = (keys::key_of(target), &target.row);
         for _ in 0..MAX_ATTEMPTS {
             let record = self
                 .store()
                 .get(&key)
                 .ok_or_else(|| errors::not_found(target))?;
-            let mut old = tree(&record.value)?;
+            let mut old = load(row, &record.value)?;
             meta::set(&mut old, "resourceVersion", record.modified.to_string());
             let proposal = change(&old)?;
             check_preconditions(target, &proposal.object, &old, &record)?;
@@ -263,18 +261,18 @@ impl Registry {
                 })
             };
             if prepare::deleted_by_update(&target.row, &ready.object, &old) {
-                let answer = stored(&encode(&ready.object)?, record.modified);
+                let answer = stored_value(&ready.object, record.modified)?;
                 if ctx.dry_run || self.remove(target, &record).await? {
                     return written(answer);
                 }
                 continue;
             }
-            let value = encode(&ready.object)?;
+            let value = save(row, &ready.object)?;
             if value == record.value {
-                return written(stored_record(&record));
+                return written(shown(row, &record.value, record.modified)?);
             }
             if ctx.dry_run {
-                return written(stored(&value, record.modified));
+                return written(shown(row, &value, record.modified)?);
             }
             let op = Op {
                 key: key.clone(),
@@ -286,7 +284,7 @@ impl Registry {
                     ready.allocation.keep();
                     self.services()
                         .release_unused(&target.row, &old, &ready.object);
-                    return written(stored(&value, committed.revision));
+                    return written(shown(row, &value, committed.revision)?);
                 }
                 Err(TxnError::Conflict { .. }) => {}
                 Err(error) => return Err(errors::txn(error)),

@@ -2,7 +2,10 @@
 //!
 //! Cost of one pod of a batch: parse 15 µs, change, encode 5 µs, the store's share 10 µs.
 
+use std::sync::Arc;
+
 use futures::StreamExt as _;
+use oarlock_kinds::Row;
 use oarlock_model::{ApiError, ApiResult, Cause, Reason, meta, time};
 use oarlock_store::{Action, Expect, Op, TxnError};
 use serde_json::{Map, Value, json};
@@ -76,16 +79,24 @@ impl Registry {
             let error = ApiError::internal("pods are not served");
             return bindings.iter().map(|_| Err(error.clone())).collect();
         };
-        let each = bindings.iter().map(|binding| {
-            let target = Target::sub(&row, &binding.namespace, &binding.name, "binding");
-            async move {
-                self.assign(ctx, &target, &binding.uid, &binding.node, &Extra::default())
-                    .await
-            }
-        });
+        let mut each = Vec::with_capacity(bindings.len());
+        for binding in bindings {
+            each.push(self.bind_one(ctx, &row, binding));
+        }
         futures::stream::iter(each)
             .buffered(BATCH_WORKERS)
             .collect()
+            .await
+    }
+
+    async fn bind_one(
+        &self,
+        ctx: &Context,
+        row: &Arc<Row>,
+        binding: &BindRequest,
+    ) -> ApiResult<Stored> {
+        let target = Target::sub(row, &binding.namespace, &binding.name, "binding");
+        self.assign(ctx, &target, &binding.uid, &binding.node, &Extra::default())
             .await
     }
 
