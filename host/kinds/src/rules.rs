@@ -1,8 +1,36 @@
 //! Rules: what a kind does that the table cannot say (defaults, preparation, validation, warnings).
+//!
+//! Defaults run on every decoded object and are idempotent; `prepare_*` runs after admission; validation runs last and
+//! speaks in Kubernetes' own words, since clients match on them. Addresses and ports of services are handed out by the
+//! registry, not here.
+
+mod defaults;
+mod pod_defaults;
+mod prepare;
+mod quantity;
 
 use crate::Hooks;
 
+/// Pods are given this long to end, unless they say otherwise.
+const POD_GRACE_SECONDS: i64 = 30;
+
 /// The rules of a built-in kind.
-pub fn hooks(_group: &str, _kind: &str) -> Hooks {
-    Hooks::default()
+pub fn hooks(group: &str, kind: &str) -> Hooks {
+    Hooks {
+        default: defaults::of(group, kind),
+        prepare_create: prepare::create_of(group, kind),
+        prepare_update: prepare::update_of(group, kind),
+        grace_seconds: match (group, kind) {
+            ("", "Pod") => |pod| {
+                let stated = pod.pointer("/spec/terminationGracePeriodSeconds");
+                Some(
+                    stated
+                        .and_then(serde_json::Value::as_i64)
+                        .unwrap_or(POD_GRACE_SECONDS),
+                )
+            },
+            _ => |_| None,
+        },
+        ..Hooks::default()
+    }
 }

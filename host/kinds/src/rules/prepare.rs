@@ -1,0 +1,122 @@
+//! Preparation: what the system itself writes into objects before they are checked and stored.
+
+use oarlock_model::meta;
+use serde_json::{Map, Value, json};
+
+use super::quantity::qos_class;
+
+pub fn create_of(group: &str, kind: &str) -> fn(&mut Value) {
+    match (group, kind) {
+        ("", "Pod") => pod,
+        ("", "Namespace") => namespace,
+        ("", "PersistentVolumeClaim" | "PersistentVolume") => pending,
+        ("apps", "DaemonSet") => |o| template_generation(o, 1),
+        ("batch", "Job") => job,
+        _ => |_| {},
+    }
+}
+
+pub fn update_of(group: &str, kind: &str) -> fn(&mut Value, &Value) {
+    match (group, kind) {
+        ("apps", "DaemonSet") => |new, old| {
+            let before: i64 = meta::annotation(old, TEMPLATE_GENERATION)
+                .and_then(|t| t.parse().ok())
+                .unwrap_or(1);
+            let changed = new.pointer("/spec/template") != old.pointer("/spec/template");
+            template_generation(new, before + i64::from(changed));
+        },
+        ("", "Pod") => keep_qos,
+        _ => |_, _| {},
+    }
+}
+
+/// A field of older versions, kept as an annotation.
+const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
+
+fn template_generation(object: &mut Value, generation: i64) {
+    let annotations = meta::child_map_mut(meta::metadata_mut(object), "annotations");
+    annotations.insert(
+        TEMPLATE_GENERATION.to_owned(),
+        Value::String(generation.to_string()),
+    );
+}
+
+fn pod(object: &mut Value) {
+    let mut status = Map::new();
+    status.insert("phase".to_owned(), json!("Pending"));
+    let gates = object
+        .pointer("/spec/schedulingGates")
+        .and_then(Value::as_array);
+    if gates.is_some_and(|g| !g.is_empty()) {
+        let condition = json!({
+            "type": "PodScheduled", "status": "False", "reason": "SchedulingGated",
+            "message": "Scheduling is blocked due to non-empty scheduling gates", "lastProbeTime": null, "lastTransitionTime": null,
+        });
+        status.insert("conditions".to_owned(), json!([condition]));
+    }
+    status.insert("qosClass".to_owned(), json!(qos_class(object)));
+    meta::as_map_mut(object).insert("status".to_owned(), Value::Object(status));
+}
+
+fn keep_qos(new: &mut Value, old: &Value) {
+    if let Some(class) = old.pointer("/status/qosClass").cloned() {
+        let status = meta::child_map_mut(meta::as_map_mut(new), "status");
+        status.entry("qosClass").or_insert(class);
+    }
+}
+
+fn namespace(object: &mut Value) {
+    let map = meta::as_map_mut(object);
+    map.insert("status".to_owned(), json!({"phase": "Active"}));
+    let spec = meta::child_map_mut(map, "spec");
+    let finalizers = spec.entry("finalizers").or_insert_with(|| json!([]));
+    if let Value::Array(list) = finalizers
+        && !list.iter().any(|f| f == "kubernetes")
+    {
+        list.push(json!("kubernetes"));
+    }
+}
+
+fn pending(object: &mut Value) {
+    meta::as_map_mut(object).insert("status".to_owned(), json!({"phase": "Pending"}));
+}
+
+/// A job that does not bring its own selector selects by its uid.
+fn job(object: &mut Value) {
+    if object
+        .pointer("/spec/manualSelector")
+        .and_then(Value::as_bool)
+        == Some(true)
+    {
+        return;
+    }
+    let (uid, name) = (meta::uid(object).to_owned(), meta::name(object).to_owned());
+    let own = [
+        ("batch.kubernetes.io/controller-uid", &uid),
+        ("batch.kubernetes.io/job-name", &name),
+        ("controller-uid", &uid),
+        ("job-name", &name),
+    ];
+    let spec = meta::child_map_mut(meta::as_map_mut(object), "spec");
+    let template = meta::child_map_mut(spec, "template");
+    let labels = meta::child_map_mut(meta::child_map_mut(template, "metadata"), "labels");
+    for (label, value) in own {
+        labels
+            .entry(label)
+            .or_insert_with(|| Value::String(value.clone()));
+    }
+    let labels = labels.clone();
+    let selector = meta::child_map_mut(spec, "selector");
+    let wanted = meta::child_map_mut(selector, "matchLabels");
+    wanted
+        .entry("batch.kubernetes.io/controller-uid")
+        .or_insert_with(|| Value::String(uid.clone()));
+    let metadata = meta::metadata_mut(object);
+    if metadata
+        .get("labels")
+        .and_then(Value::as_object)
+        .is_none_or(Map::is_empty)
+    {
+        metadata.insert("labels".to_owned(), Value::Object(labels));
+    }
+}
