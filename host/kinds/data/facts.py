@@ -28,6 +28,8 @@ LEAF = {
     "io.k8s.apimachinery.pkg.apis.meta.v1.Duration": "dur",
 }
 LEAF.update({name: "*" for name in ANY})
+# Alpha fields that would show as empty structs in every object.
+SKIPPED = {("io.k8s.api.storage.v1.CSINode", "status")}
 GO_SCALARS = {"string": "s", "int32": "i32", "int64": "i64", "int": "i64:int", "bool": "b", "float64": "f64", "uint8": "i32:uint8", "uint16":"i32:uint16", "uint32":"i64:uint32", "uint64":"i64:uint64"}
 
 
@@ -152,6 +154,8 @@ def named(folder, name):
     kind, body, imports = package.types.get(name, ("missing", "", {}))
     if kind == "struct":
         return Go(go, "#" + definition, "struct")
+    if kind == "missing" and definition in defs:
+        return Go(go, "#" + definition, "struct")
     if kind == "missing":
         print("missing", folder, name, file=sys.stderr)
         return Go(go, "s:" + go, "scalar")
@@ -168,7 +172,7 @@ def named(folder, name):
 
 
 def go_fields(folder, name):
-    """JSON name -> (Go type, omitempty, omitzero, comment), inlined structs flattened."""
+    """JSON name -> (Go type, omitempty, omitzero, comment, embedded structs), inlined structs flattened."""
     package = Package.get(folder)
     kind, body, imports = package.types.get(name, ("missing", "", {}))
     if kind == "named":
@@ -192,9 +196,10 @@ def go_fields(folder, name):
                 inner = resolve(go, package, imports)
                 definition = inner.code.lstrip("#")
                 got = go_fields(definition_folder(definition), definition.split(".")[-1])
-                out.update(got or {})
+                for field, facts in (got or {}).items():
+                    out[field] = facts[:4] + (inner.go.split(".")[-1] + "." + facts[4],)
             elif options[0] != "-":
-                out[options[0]] = (resolve(go, package, imports), "omitempty" in options, "omitzero" in options, comment)
+                out[options[0]] = (resolve(go, package, imports), "omitempty" in options, "omitzero" in options, comment, "")
         if stripped or not comment:
             comment = []
     return out
@@ -282,9 +287,11 @@ def emit(definition, out, queue):
         print("no Go source for", definition, file=sys.stderr)
     required = set(schema.get("required", []))
     for name, prop in schema.get("properties", {}).items():
+        if (definition, name) in SKIPPED:
+            continue
         words = [name]
         if fields and name in fields:
-            go, omitempty, omitzero, comment = fields[name]
+            go, omitempty, omitzero, comment, embedded = fields[name]
             words.append(go.code)
             if name in required:
                 words.append("r")
@@ -300,6 +307,8 @@ def emit(definition, out, queue):
             default = default_of(go, comment, Package.get(folder))
             if default:
                 words.append("d=" + default)
+            if embedded and definition.split(".")[-1] + "." not in embedded and embedded != "TypeMeta.":
+                words.append("i=" + embedded[:-1])
         else:
             if fields is not None:
                 print("no Go field", definition, name, file=sys.stderr)

@@ -62,6 +62,7 @@ struct Extras<'t> {
     strategy: Option<&'t str>,
     enumeration: Option<&'t str>,
     default: Option<&'t str>,
+    embedded_in: &'t str,
     required: bool,
     presence: Presence,
 }
@@ -78,6 +79,7 @@ impl<'t> Extras<'t> {
                 Some(("s", value)) => extras.strategy = Some(value),
                 Some(("e", value)) => extras.enumeration = Some(value),
                 Some(("d", value)) => extras.default = Some(value),
+                Some(("i", value)) => extras.embedded_in = value,
                 _ => match word {
                     "r" => extras.required = true,
                     "o" => extras.presence = Presence::OmitZero,
@@ -205,6 +207,7 @@ impl Reader {
         let mut property = Property::new(name, self.node(code, &extras));
         property.required = extras.required;
         property.presence = extras.presence;
+        property.embedded_in = extras.embedded_in.into();
         property.default = extras
             .default
             .and_then(|text| serde_json::from_str(text).ok());

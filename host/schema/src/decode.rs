@@ -15,7 +15,7 @@ use std::borrow::Cow;
 use serde_json::{Map, Value};
 
 use crate::canonical::{is_zero, zero};
-use crate::{Presence, Schema, SchemaRef, Type};
+use crate::{Presence, Property, Schema, SchemaRef, Type};
 use scan::{Scan, Text};
 pub use type_meta::{TypeMeta, type_meta};
 
@@ -77,7 +77,7 @@ pub fn decode_value(schema: &SchemaRef, value: &Value) -> Result<Decoded, Decode
 #[derive(Clone, Copy)]
 enum Step<'a> {
     /// A field of a struct.
-    Field(&'a str),
+    Field(&'a Property),
     /// A key of a map.
     Key(&'a str),
     Index(usize),
@@ -91,6 +91,13 @@ struct Decoder<'a> {
     path: Vec<Step<'a>>,
     /// The Go name of the innermost struct.
     struct_name: &'a str,
+}
+
+fn push_name(path: &mut String, name: &str) {
+    if !path.is_empty() && !name.is_empty() {
+        path.push('.');
+    }
+    path.push_str(name);
 }
 
 /// `v1.PodSpec` is `PodSpec` to error texts.
@@ -164,7 +171,7 @@ impl<'a> Decoder<'a> {
                     if again {
                         self.tell("duplicate", &property.name);
                     }
-                    self.path.push(Step::Field(&property.name));
+                    self.path.push(Step::Field(property));
                     let value = self.value(&property.schema)?;
                     self.path.pop();
                     let Some(value) = value else { continue };
@@ -270,12 +277,8 @@ impl<'a> Decoder<'a> {
         let mut path = String::new();
         for step in &self.path {
             match step {
-                Step::Field(name) | Step::Key(name) => {
-                    if !path.is_empty() {
-                        path.push('.');
-                    }
-                    path.push_str(name);
-                }
+                Step::Field(Property { name, .. }) => push_name(&mut path, name),
+                Step::Key(name) => push_name(&mut path, name),
                 Step::Index(at) => path.push_str(&format!("[{at}]")),
             }
         }
@@ -296,21 +299,19 @@ impl<'a> Decoder<'a> {
         if self.error.is_some() {
             return;
         }
-        let fields: Vec<&str> = self
-            .path
-            .iter()
-            .filter_map(|step| match step {
-                Step::Field(name) => Some(*name),
-                _ => None,
-            })
-            .collect();
+        let mut fields = String::new();
+        for step in &self.path {
+            if let Step::Field(property) = step {
+                push_name(&mut fields, &property.embedded_in);
+                push_name(&mut fields, &property.name);
+            }
+        }
         let message = if self.struct_name.is_empty() && fields.is_empty() {
             format!("json: cannot unmarshal {what} into Go value of type {go_type}")
         } else {
+            let name = self.struct_name;
             format!(
-                "json: cannot unmarshal {what} into Go struct field {}.{} of type {go_type}",
-                self.struct_name,
-                fields.join(".")
+                "json: cannot unmarshal {what} into Go struct field {name}.{fields} of type {go_type}"
             )
         };
         self.error = Some(message);

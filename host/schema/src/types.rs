@@ -146,6 +146,8 @@ pub struct Property {
     pub schema: SchemaRef,
     pub required: bool,
     pub presence: Presence,
+    /// The Go structs that the field is embedded by, which decode errors print before its name: `IngressRuleValue`.
+    pub embedded_in: Box<str>,
     /// Filled in by generic defaulting when the field is absent.
     pub default: Option<Value>,
 }
@@ -266,6 +268,7 @@ impl Property {
             schema: schema.into(),
             required: false,
             presence: Presence::AsGiven,
+            embedded_in: Box::default(),
             default: None,
         }
     }

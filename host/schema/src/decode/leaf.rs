@@ -14,11 +14,10 @@ use crate::{Schema, Type};
 impl Decoder<'_> {
     /// A value that no rule of its type accepts. Types with a decoder of their own in Go have texts of their own.
     pub(super) fn wrong_shape(&mut self, schema: &Schema, what: &str) {
-        let own = |of: &str| format!("json: cannot unmarshal {what} into Go value of type {of}");
         match schema.ty {
             Type::Quantity => self.fail(|| oarlock_model::quantity::ParseQuantityError.to_string()),
-            Type::Time | Type::MicroTime | Type::Duration => self.fail(|| own("string")),
-            Type::IntOrString => self.fail(|| own("int32")),
+            Type::Time | Type::MicroTime | Type::Duration => self.cannot(what, "string"),
+            Type::IntOrString => self.cannot(what, "int32"),
             _ => self.cannot(what, go_name(schema)),
         }
     }
@@ -84,9 +83,10 @@ impl Decoder<'_> {
             },
             Type::IntOrString => match token.parse::<i32>() {
                 Ok(number) => Some(number.into()),
-                Err(_) => self.refuse(format!(
-                    "json: cannot unmarshal number {token} into Go value of type int32"
-                )),
+                Err(_) => {
+                    self.cannot(&format!("number {token}"), "int32");
+                    None
+                }
             },
             Type::Quantity => match token.parse::<Quantity>() {
                 Ok(quantity) => Some(Value::String(quantity.to_string())),

@@ -190,7 +190,7 @@ fn errors() {
         ),
         (
             r#"{"spec":{"containers":[{"port":true}]}}"#,
-            "json: cannot unmarshal bool into Go value of type int32",
+            "json: cannot unmarshal bool into Go struct field Container.spec.containers.port of type int32",
         ),
     ] {
         check(text, expect);
