@@ -12,6 +12,7 @@ use oarlock_schema::{
     UnionMember,
 };
 use serde_json::Value;
+use sha2::{Digest as _, Sha256};
 
 static TEXT: &str = include_str!("../data/facts.txt");
 
@@ -31,6 +32,11 @@ pub(crate) struct Definition {
 pub(crate) fn facts() -> &'static Facts {
     static FACTS: OnceLock<Facts> = OnceLock::new();
     FACTS.get_or_init(|| Reader::read(TEXT))
+}
+
+/// Of the file's text: changes when any schema does.
+pub(crate) fn digest() -> [u8; 32] {
+    Sha256::digest(TEXT).into()
 }
 
 impl Facts {

@@ -4,6 +4,7 @@ mod builtin;
 pub mod columns;
 mod events;
 mod facts;
+pub mod openapi;
 pub mod own;
 mod row;
 pub mod rules;
