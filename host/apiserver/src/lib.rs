@@ -1,1 +1,38 @@
 //! hyper and TLS: authentication, audit, authorization, admission, registry; discovery, negotiation and watch framing.
+//!
+//! A request goes `server` (connection) → `handler` (who, may they) → `outside` (paths that are no resources) or `verbs`
+//! (resources) → the registry → `respond` with a body from `encode`, `outgoing` or `watching`. Objects are copied as text, never
+//! parsed, on the way out.
+
+mod audit;
+mod auth;
+mod body;
+mod connect;
+mod discovery;
+mod encode;
+mod failure;
+mod guard;
+mod handler;
+mod health;
+mod metrics;
+mod negotiate;
+mod openapi;
+mod outgoing;
+mod outside;
+pub mod pki;
+mod query;
+mod respond;
+mod route;
+mod scan;
+mod served;
+mod server;
+mod tls;
+mod verbs;
+mod watching;
+
+pub use audit::{AuditRecord, AuditSink};
+pub use auth::{Access, Attributes, Authorizer, Decision, SystemAuthorizer, TokenAuthenticator};
+pub use health::HealthCheck;
+pub use pki::{Identity, Pki, PkiError};
+pub use route::{ResourcePath, Verb};
+pub use server::{Server, ServerConfig, ServerError};

@@ -1,0 +1,65 @@
+//! An API server by itself, in memory: no scheduler, no controllers, no nodes. For trying clients and replaying recordings.
+//!
+//! `serve [--listen ADDR:PORT] [--data-dir DIR] [--anonymous]`; prints the address and where the kubeconfig is.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use oarlock_apiserver::{Server, ServerConfig, pki};
+use oarlock_registry::{Config, Registry};
+
+type Outcome = Result<(), Box<dyn std::error::Error>>;
+
+#[tokio::main]
+async fn main() -> Outcome {
+    tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+        .init();
+    let mut listen: SocketAddr = "127.0.0.1:0".parse()?;
+    let mut data_dir: Option<PathBuf> = None;
+    let mut anonymous = false;
+    let mut arguments = std::env::args().skip(1);
+    while let Some(argument) = arguments.next() {
+        match argument.as_str() {
+            "--listen" => {
+                listen = arguments
+                    .next()
+                    .ok_or("--listen needs an address")?
+                    .parse()?
+            }
+            "--data-dir" => data_dir = arguments.next().map(PathBuf::from),
+            "--anonymous" => anonymous = true,
+            other => return Err(format!("unknown argument {other}").into()),
+        }
+    }
+    let data_dir = data_dir.unwrap_or_else(|| {
+        std::env::temp_dir().join(format!("oarlock-serve-{}", std::process::id()))
+    });
+    let store = oarlock_store::open(oarlock_store::StoreOptions::memory())?;
+    let kinds = Arc::new(oarlock_kinds::Kinds::builtin());
+    let registry = Registry::open(
+        Config {
+            store,
+            kinds,
+            admission: Vec::new(),
+        },
+        jiff::Timestamp::now(),
+    )
+    .await?;
+    let pki = Arc::new(pki::ensure(&data_dir, listen)?);
+    let mut config = ServerConfig::new(listen, registry, Arc::clone(&pki));
+    config.access.anonymous = anonymous;
+    let server = Server::bind(config).await?;
+    let kubeconfig = pki.default_kubeconfig();
+    pki.write_kubeconfig(&kubeconfig, server.local_addr())?;
+    println!("address {}", server.local_addr());
+    println!("kubeconfig {}", kubeconfig.display());
+    server
+        .serve(async {
+            // Without a signal handler the server runs until it is killed.
+            let _ = tokio::signal::ctrl_c().await;
+        })
+        .await;
+    Ok(())
+}

@@ -1,0 +1,467 @@
+//! Stored objects as the text that goes out: single objects, list items, Table rows, watch frames.
+//!
+//! Invariant: the JSON of an object is copied, never parsed, unless a Table is asked for.
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use oarlock_kinds::Row;
+use oarlock_model::ApiError;
+use oarlock_registry::{EventType, List, Stored, WatchItem};
+use serde_json::Value;
+use std::io::Write as _;
+use std::sync::Arc;
+
+use crate::failure::Failure;
+use crate::negotiate::{MetaVersion, Shape};
+use crate::scan;
+
+/// Room for the text around an object.
+const SLACK: usize = 96;
+/// Memo slots of a store event that hold our frames.
+const MEMO_OBJECT: usize = 0;
+const MEMO_METADATA: usize = 1;
+
+/// What a Table row carries of its object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub(crate) enum IncludeObject {
+    None,
+    #[default]
+    Metadata,
+    Object,
+}
+
+impl IncludeObject {
+    pub fn parse(text: Option<&str>) -> Result<Self, Failure> {
+        match text.unwrap_or("") {
+            "" | "Metadata" => Ok(Self::Metadata),
+            "None" => Ok(Self::None),
+            "Object" => Ok(Self::Object),
+            other => Err(Failure::bad_request(format!(
+                "Unable to convert to Table as requested: includeObject: Invalid value: {other:?}: must be 'Metadata', \
+                 'Object', 'None', or empty"
+            ))),
+        }
+    }
+}
+
+/// How one item is written.
+#[derive(Clone, Debug)]
+pub(crate) struct ItemForm {
+    pub row: Arc<Row>,
+    pub shape: Shape,
+    pub include: IncludeObject,
+    pub now: Timestamp,
+}
+
+impl ItemForm {
+    /// One item of a list.
+    pub fn write_item(&self, out: &mut Vec<u8>, object: &Stored) {
+        match self.shape {
+            Shape::Object => write_untyped(out, object),
+            Shape::Metadata(version) | Shape::MetadataList(version) => {
+                write_metadata(out, object, version)
+            }
+            Shape::Table(version) => self.write_row(out, object, version),
+        }
+    }
+
+    /// The object alone, as the answer to a get or a write.
+    pub fn write_single(&self, out: &mut Vec<u8>, object: &Stored) -> Result<(), Failure> {
+        match self.shape {
+            Shape::Object => {
+                out.reserve(object.json.len() + SLACK);
+                object.write_json(out);
+            }
+            Shape::Metadata(version) => write_metadata(out, object, version),
+            Shape::MetadataList(_) => return Err(not_a_list(&self.row)),
+            Shape::Table(version) => {
+                let revision = if object.revision == 0 {
+                    String::new()
+                } else {
+                    object.revision.to_string()
+                };
+                write_table_head(out, version, &revision, "", None, Some(&self.row));
+                self.write_row(out, object, version);
+                out.extend_from_slice(b"]}");
+            }
+        }
+        out.push(b'\n');
+        Ok(())
+    }
+
+    /// Everything in front of a list's first item; `]}` closes it.
+    pub fn write_list_head(&self, out: &mut Vec<u8>, list: &List) -> Result<(), Failure> {
+        let revision = list.revision.to_string();
+        let (kind, api_version) = match self.shape {
+            Shape::Object => (self.row.list_kind.as_str(), self.row.api_version()),
+            Shape::MetadataList(version) => (
+                "PartialObjectMetadataList",
+                version.api_version().to_owned(),
+            ),
+            Shape::Metadata(_) => return Err(a_list(&self.row)),
+            Shape::Table(version) => {
+                let token = &list.continue_token;
+                write_table_head(
+                    out,
+                    version,
+                    &revision,
+                    token,
+                    list.remaining,
+                    Some(&self.row),
+                );
+                return Ok(());
+            }
+        };
+        push(
+            out,
+            &[
+                "{\"kind\":\"",
+                kind,
+                "\",\"apiVersion\":\"",
+                &api_version,
+                "\",\"metadata\":",
+            ],
+        );
+        write_list_meta(out, &revision, &list.continue_token, list.remaining);
+        out.extend_from_slice(b",\"items\":[");
+        Ok(())
+    }
+
+    fn write_row(&self, out: &mut Vec<u8>, object: &Stored, version: MetaVersion) {
+        let value = object.to_value().unwrap_or(Value::Null);
+        let cells = (self.row.columns.cells)(&value, self.now);
+        out.extend_from_slice(b"{\"cells\":");
+        write_json(out, &cells);
+        match self.include {
+            IncludeObject::None => {}
+            IncludeObject::Metadata => {
+                out.extend_from_slice(b",\"object\":");
+                write_metadata(out, object, version);
+            }
+            IncludeObject::Object => {
+                out.extend_from_slice(b",\"object\":");
+                object.write_json(out);
+            }
+        }
+        out.push(b'}');
+    }
+}
+
+/// 406 for a shape that does not fit a list or a single object; upstream's texts.
+fn not_a_list(row: &Row) -> Failure {
+    let text = format!(
+        "you requested PartialObjectMetadataList, but the requested object is not a list (*{})",
+        go_type(row)
+    );
+    ApiError::new(oarlock_model::Reason::NotAcceptable, text).into()
+}
+
+fn a_list(row: &Row) -> Failure {
+    let text = format!(
+        "you requested PartialObjectMetadata, but the requested object is a list (*{}List)",
+        go_type(row)
+    );
+    ApiError::new(oarlock_model::Reason::NotAcceptable, text).into()
+}
+
+fn go_type(row: &Row) -> String {
+    let package = match row.group.split('.').next() {
+        None | Some("") => "core",
+        Some(first) => first,
+    };
+    format!("{package}.{}", row.kind)
+}
+
+fn push(out: &mut Vec<u8>, parts: &[&str]) {
+    for part in parts {
+        out.extend_from_slice(part.as_bytes());
+    }
+}
+
+fn write_json(out: &mut Vec<u8>, value: &impl serde::Serialize) {
+    // Writing to memory does not fail; a value that cannot be JSON (there is none here) is left out.
+    let at = out.len();
+    if serde_json::to_writer(&mut *out, value).is_err() {
+        out.truncate(at);
+        out.extend_from_slice(b"null");
+    }
+}
+
+fn write_version(out: &mut Vec<u8>, object: &Stored) {
+    if object.revision != 0 {
+        let _ = write!(out, "\"resourceVersion\":\"{}\"", object.revision);
+        if object.json.get(object.hole).is_some_and(|b| *b != b'}') {
+            out.push(b',');
+        }
+    }
+}
+
+/// The object without `apiVersion` and `kind`, which a list says once. They stand in front of `metadata` in stored text.
+fn write_untyped(out: &mut Vec<u8>, object: &Stored) {
+    out.reserve(object.json.len() + SLACK);
+    out.extend_from_slice(b"{\"metadata\":{");
+    write_version(out, object);
+    out.extend_from_slice(object.json.get(object.hole..).unwrap_or_default());
+}
+
+fn write_metadata(out: &mut Vec<u8>, object: &Stored, version: MetaVersion) {
+    push(
+        out,
+        &[
+            "{\"kind\":\"PartialObjectMetadata\",\"apiVersion\":\"",
+            version.api_version(),
+            "\",\"metadata\":{",
+        ],
+    );
+    write_version(out, object);
+    out.extend_from_slice(metadata_tail(object));
+    out.push(b'}');
+}
+
+/// The members of `metadata` and its closing brace.
+fn metadata_tail(object: &Stored) -> &[u8] {
+    let tail = object.json.get(object.hole..).unwrap_or_default();
+    // `hole` is inside the braces, so the end of "the value" there is found by closing members one by one.
+    let mut at = 0;
+    while tail.get(at).is_some_and(|b| *b != b'}') {
+        match scan::value_end(tail, at) {
+            Some(end) if tail.get(end) == Some(&b',') => at = end + 1,
+            Some(end) => at = end,
+            None => return b"}",
+        }
+    }
+    tail.get(..=at).unwrap_or(b"}")
+}
+
+/// `metadata.FIELD` of an object, if it is a plain text.
+pub(crate) fn metadata_text<'a>(object: &'a Stored, field: &str) -> Option<&'a str> {
+    let open = object.hole.checked_sub(1)?;
+    scan::member(object.json.get(open..)?, field).and_then(scan::plain_text)
+}
+
+fn write_list_meta(out: &mut Vec<u8>, revision: &str, token: &str, remaining: Option<usize>) {
+    out.push(b'{');
+    if !revision.is_empty() {
+        push(out, &["\"resourceVersion\":\"", revision, "\""]);
+    }
+    if !token.is_empty() {
+        push(out, &[",\"continue\":\"", token, "\""]);
+    }
+    if let Some(remaining) = remaining.filter(|&n| n > 0) {
+        let _ = write!(out, ",\"remainingItemCount\":{remaining}");
+    }
+    out.push(b'}');
+}
+
+fn write_table_head(
+    out: &mut Vec<u8>,
+    version: MetaVersion,
+    revision: &str,
+    token: &str,
+    remaining: Option<usize>,
+    columns_of: Option<&Row>,
+) {
+    push(
+        out,
+        &[
+            "{\"kind\":\"Table\",\"apiVersion\":\"",
+            version.api_version(),
+            "\",\"metadata\":",
+        ],
+    );
+    write_list_meta(out, revision, token, remaining);
+    out.extend_from_slice(b",\"columnDefinitions\":");
+    match columns_of {
+        None => out.extend_from_slice(b"null"),
+        Some(row) => {
+            out.push(b'[');
+            for (at, column) in row.columns.columns.iter().enumerate() {
+                if at > 0 {
+                    out.push(b',');
+                }
+                let definition = serde_json::json!({
+                    "name": column.name, "type": column.ty, "format": column.format,
+                    "description": column.description, "priority": column.priority,
+                });
+                write_json(out, &definition);
+            }
+            out.push(b']');
+        }
+    }
+    out.extend_from_slice(b",\"rows\":[");
+}
+
+/// Writes a watch's events. A Table's columns go out with the first event alone.
+#[derive(Debug)]
+pub(crate) struct Framer {
+    form: ItemForm,
+    columns_sent: bool,
+}
+
+impl Framer {
+    pub fn new(form: ItemForm) -> Self {
+        Self {
+            form,
+            columns_sent: false,
+        }
+    }
+
+    /// The frame of one event. Frames of plain objects are made once per event, whoever watches.
+    pub fn frame(&mut self, item: &WatchItem, now: Timestamp) -> Bytes {
+        self.form.now = now;
+        let slot = match self.form.shape {
+            Shape::Object => MEMO_OBJECT,
+            Shape::Metadata(MetaVersion::V1) | Shape::MetadataList(MetaVersion::V1) => {
+                MEMO_METADATA
+            }
+            _ => return self.make(item),
+        };
+        match item
+            .event
+            .as_ref()
+            .filter(|_| is_own(item))
+            .and_then(|e| e.memo.get(slot))
+        {
+            Some(memo) => memo.get_or_init(|| self.make(item)).clone(),
+            None => self.make(item),
+        }
+    }
+
+    fn make(&mut self, item: &WatchItem) -> Bytes {
+        let mut out = Vec::with_capacity(item.object.json.len() + SLACK);
+        let name = match item.kind {
+            EventType::Added => "ADDED",
+            EventType::Modified => "MODIFIED",
+            EventType::Deleted => "DELETED",
+            EventType::Bookmark { .. } => "BOOKMARK",
+        };
+        push(&mut out, &["{\"type\":\"", name, "\",\"object\":"]);
+        if let EventType::Bookmark { initial_end } = item.kind {
+            self.write_bookmark(&mut out, item.object.revision, initial_end);
+        } else {
+            self.write_object(&mut out, &item.object);
+        }
+        out.extend_from_slice(b"}\n");
+        Bytes::from(out)
+    }
+
+    fn write_object(&mut self, out: &mut Vec<u8>, object: &Stored) {
+        match self.form.shape {
+            Shape::Object => object.write_json(out),
+            Shape::Metadata(version) | Shape::MetadataList(version) => {
+                write_metadata(out, object, version)
+            }
+            Shape::Table(version) => {
+                let columns =
+                    (!std::mem::replace(&mut self.columns_sent, true)).then_some(&*self.form.row);
+                write_table_head(
+                    out,
+                    version,
+                    &object.revision.to_string(),
+                    "",
+                    None,
+                    columns,
+                );
+                self.form.write_row(out, object, version);
+                out.extend_from_slice(b"]}");
+            }
+        }
+    }
+
+    fn write_bookmark(&mut self, out: &mut Vec<u8>, revision: u64, initial_end: bool) {
+        let row = &self.form.row;
+        let (kind, api_version) = match self.form.shape {
+            Shape::Object => (row.kind.as_str(), row.api_version()),
+            Shape::Metadata(version) | Shape::MetadataList(version) => {
+                ("PartialObjectMetadata", version.api_version().to_owned())
+            }
+            Shape::Table(version) => {
+                write_table_head(out, version, &revision.to_string(), "", None, None);
+                out.extend_from_slice(b"]}");
+                return;
+            }
+        };
+        push(
+            out,
+            &[
+                "{\"kind\":\"",
+                kind,
+                "\",\"apiVersion\":\"",
+                &api_version,
+                "\",\"metadata\":{",
+            ],
+        );
+        let _ = write!(out, "\"resourceVersion\":\"{revision}\"");
+        if initial_end {
+            out.extend_from_slice(b",\"annotations\":{\"k8s.io/initial-events-end\":\"true\"}");
+        }
+        out.extend_from_slice(b"}}");
+    }
+}
+
+/// The frame that ends a watch with an error.
+pub(crate) fn error_frame(error: &ApiError) -> Bytes {
+    let mut out = b"{\"type\":\"ERROR\",\"object\":".to_vec();
+    write_json(&mut out, &error.to_status());
+    out.extend_from_slice(b"}\n");
+    Bytes::from(out)
+}
+
+/// Whether the object's text is the event's own (a kind that is served from another kind's storage is rewritten).
+fn is_own(item: &WatchItem) -> bool {
+    let at = item.object.json.as_ptr() as usize;
+    let records = item
+        .event
+        .iter()
+        .flat_map(|event| [&event.after, &event.before]);
+    records.flatten().any(|record| {
+        let start = record.value.as_ptr() as usize;
+        (start..start + record.value.len().max(1)).contains(&at)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::negotiate::MetaVersion::V1;
+
+    fn stored(json: &'static str, revision: u64) -> Stored {
+        let hole = json.find("\"metadata\":{").map_or(0, |at| at + 12);
+        Stored {
+            json: Bytes::from_static(json.as_bytes()),
+            hole,
+            revision,
+        }
+    }
+
+    #[test]
+    fn items_and_metadata() {
+        let pod = stored(
+            r#"{"apiVersion":"v1","kind":"Pod","metadata":{"name":"a","labels":{"x":"}"},"uid":"u"},"spec":{"a":[1]}}"#,
+            7,
+        );
+        let text = |write: &dyn Fn(&mut Vec<u8>)| {
+            let mut out = Vec::new();
+            write(&mut out);
+            String::from_utf8(out).unwrap()
+        };
+        assert_eq!(
+            text(&|out| write_untyped(out, &pod)),
+            r#"{"metadata":{"resourceVersion":"7","name":"a","labels":{"x":"}"},"uid":"u"},"spec":{"a":[1]}}"#
+        );
+        assert_eq!(
+            text(&|out| write_metadata(out, &pod, V1)),
+            r#"{"kind":"PartialObjectMetadata","apiVersion":"meta.k8s.io/v1","metadata":{"resourceVersion":"7","name":"a","labels":{"x":"}"},"uid":"u"}}"#
+        );
+        assert_eq!(metadata_text(&pod, "uid"), Some("u"));
+        let bare = stored(r#"{"metadata":{}}"#, 3);
+        assert_eq!(
+            text(&|out| write_untyped(out, &bare)),
+            r#"{"metadata":{"resourceVersion":"3"}}"#
+        );
+        assert_eq!(
+            text(&|out| write_metadata(out, &bare, V1)),
+            r#"{"kind":"PartialObjectMetadata","apiVersion":"meta.k8s.io/v1","metadata":{"resourceVersion":"3"}}"#
+        );
+    }
+}

@@ -1,0 +1,249 @@
+//! The life of one request: authentication, impersonation, authorization, then a path outside the API (`outside`) or a
+//! verb on a resource (`verbs`); at the end metrics, the audit record and the log line.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::future::BoxFuture;
+use http::request::Parts;
+use http::{HeaderMap, Request};
+use hyper::body::Incoming;
+use jiff::Timestamp;
+use oarlock_model::{ApiError, Reason};
+use oarlock_registry::{Registry, User};
+use tokio::sync::watch;
+
+use crate::audit::{AuditRecord, AuditSink};
+use crate::auth::{Access, Attributes};
+use crate::failure::Failure;
+use crate::health::Health;
+use crate::metrics::{Gauge, Key, Metrics};
+use crate::openapi::OpenApi;
+use crate::query::Query;
+use crate::respond::{self, Answer};
+use crate::route::{ResourcePath, Verb, decode_path, resource_path};
+use crate::served::{Served, ServedKind};
+use crate::tls::Peer;
+use crate::{outside, verbs};
+
+/// A request that is no watch is given up after this.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+/// Requests (without watches) that are answered at the same time; more are told to come back.
+const MAX_IN_FLIGHT: i64 = 4096;
+/// Watches open at the same time.
+const MAX_WATCHES: i64 = 65_536;
+
+/// What every request needs. One for each server.
+#[derive(Debug)]
+pub(crate) struct Api {
+    pub registry: Arc<Registry>,
+    pub served: Served,
+    pub access: Access,
+    pub health: Health,
+    pub metrics: Arc<Metrics>,
+    pub openapi: OpenApi,
+    pub audit: Option<Arc<dyn AuditSink>>,
+    pub stopping: watch::Receiver<bool>,
+    pub address: SocketAddr,
+}
+
+/// What every request of a connection shares.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    pub api: Arc<Api>,
+    pub peer: Peer,
+    pub source: SocketAddr,
+}
+
+/// One request, authorized.
+pub(crate) struct Call<'a> {
+    pub api: &'a Api,
+    pub headers: &'a HeaderMap,
+    pub method: &'a http::Method,
+    pub query: &'a Query<'a>,
+    /// Decoded.
+    pub path: &'a str,
+    pub user: Arc<User>,
+    pub now: Timestamp,
+}
+
+pub(crate) async fn serve(
+    connection: Arc<Connection>,
+    request: Request<Incoming>,
+) -> Result<Answer, Infallible> {
+    #[expect(clippy::disallowed_methods, reason = "edge: how long a request took")]
+    let started = Instant::now();
+    let (parts, body) = request.into_parts();
+    let path = decode_path(parts.uri.path());
+    let at = resource_path(&path);
+    let mut trace = Trace {
+        verb: Verb::Other,
+        user: None,
+        apply: false,
+    };
+    // Boxed, since the compiler cannot see through so many lifetimes that the future may move between threads.
+    let handled: BoxFuture<'_, _> =
+        Box::pin(handle(&connection, &parts, &path, at, body, &mut trace));
+    let answer = match handled.await {
+        Ok(answer) => answer,
+        Err(failure) => {
+            if matches!(&failure, Failure::Api(error) if error.reason == Reason::InternalError) {
+                let body = failure
+                    .body()
+                    .map(|s| s["message"].clone())
+                    .unwrap_or_default();
+                tracing::error!(verb = trace.verb.as_str(), path = &*path, %body, "request failed");
+            }
+            respond::failure(&failure, &parts.headers)
+        }
+    };
+    finish(
+        &connection,
+        &path,
+        at,
+        &trace,
+        answer.status().as_u16(),
+        started.elapsed(),
+    );
+    Ok(answer)
+}
+
+/// What is learnt on the way, for the record at the end.
+struct Trace {
+    verb: Verb,
+    user: Option<Arc<User>>,
+    apply: bool,
+}
+
+async fn handle(
+    connection: &Connection,
+    parts: &Parts,
+    path: &str,
+    at: Option<ResourcePath<'_>>,
+    body: Incoming,
+    trace: &mut Trace,
+) -> Result<Answer, Failure> {
+    let api = &*connection.api;
+    let query = Query::parse(parts.uri.query())?;
+    if at.is_none()
+        && let Some(answer) = outside::open_to_all(api, parts, path, &query)
+    {
+        return Ok(answer);
+    }
+    let now = Timestamp::now();
+    let mut user = api
+        .access
+        .authenticate(&parts.headers, &connection.peer, now)?;
+    let method = parts.method.as_str().to_ascii_lowercase();
+    let verb = at.map_or(Verb::Other, |at| {
+        at.verb(&parts.method, query.flag("watch"))
+    });
+    trace.verb = verb;
+    trace.user = Some(Arc::clone(&user));
+    let word = if verb == Verb::Other {
+        &*method
+    } else {
+        verb.as_str()
+    };
+    let attributes = Attributes {
+        verb: word,
+        path,
+        resource: at,
+    };
+    if let Some(other) = api.access.impersonate(&parts.headers, &user, &attributes)? {
+        user = other;
+        trace.user = Some(Arc::clone(&user));
+    }
+    api.access.authorize(&user, &attributes)?;
+    let call = Call {
+        api,
+        headers: &parts.headers,
+        method: &parts.method,
+        query: &query,
+        path,
+        user,
+        now,
+    };
+    let Some(at) = at else {
+        return outside::answer(&call).await;
+    };
+    if verb == Verb::Watch {
+        let (gauge, open) = Gauge::raise(&api.metrics, |m| &m.watches);
+        if open > MAX_WATCHES {
+            return Err(Failure::too_many_requests());
+        }
+        return verbs::watch(&call, at, gauge).await;
+    }
+    let (_gauge, in_flight) = Gauge::raise(&api.metrics, |m| &m.in_flight);
+    if in_flight > MAX_IN_FLIGHT {
+        return Err(Failure::too_many_requests());
+    }
+    trace.apply = verb == Verb::Patch
+        && crate::negotiate::patch_type(call.headers).is_ok_and(|t| t.is_apply());
+    match tokio::time::timeout(REQUEST_TIMEOUT, verbs::answer(&call, at, verb, body)).await {
+        Ok(answer) => answer,
+        Err(_) => {
+            let text = "Timeout: request did not complete within the allotted timeout";
+            Err(ApiError::new(Reason::Timeout, text).into())
+        }
+    }
+}
+
+fn finish(
+    connection: &Connection,
+    path: &str,
+    at: Option<ResourcePath<'_>>,
+    trace: &Trace,
+    code: u16,
+    took: Duration,
+) {
+    let api = &*connection.api;
+    let kind: Option<&ServedKind> =
+        at.and_then(|at| api.served.kind(at.group_version, at.resource));
+    let sub = at.zip(kind).and_then(|(at, kind)| {
+        let name = at.first_subresource();
+        kind.row.subresources.iter().position(|s| s.name == name)
+    });
+    let key = Key {
+        kind: kind.map_or(u32::MAX, |k| k.number),
+        sub: sub.and_then(|at| u8::try_from(at + 1).ok()).unwrap_or(0),
+        verb: trace.verb,
+        apply: trace.apply,
+        namespaced: at.is_some_and(|at| !at.namespace.is_empty()),
+        single: at.is_some_and(|at| !at.name.is_empty()),
+        code,
+    };
+    api.metrics.observe(key, kind.map(|k| &*k.row), took);
+    let at = at.unwrap_or_default();
+    if tracing::enabled!(tracing::Level::DEBUG) {
+        tracing::debug!(
+            verb = trace.verb.as_str(),
+            path,
+            resource = at.resource,
+            ns = at.namespace,
+            name = at.name,
+            code,
+            micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
+            user = trace.user.as_deref().map(|u| u.name.as_str()),
+            "request"
+        );
+    }
+    if let Some(audit) = &api.audit {
+        audit.record(&AuditRecord {
+            user: trace.user.as_deref(),
+            verb: trace.verb.as_str(),
+            path,
+            group: at.group,
+            version: at.version,
+            resource: at.resource,
+            subresource: at.subresource,
+            namespace: at.namespace,
+            name: at.name,
+            code,
+            took,
+            source: connection.source,
+        });
+    }
+}

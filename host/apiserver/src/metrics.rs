@@ -1,0 +1,310 @@
+//! Request metrics under upstream's names, written as Prometheus text.
+//!
+//! A request costs one look-up under a read lock and a few relaxed counters; names are put together only when they are
+//! read.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use oarlock_kinds::Row;
+use parking_lot::RwLock;
+
+use crate::route::Verb;
+
+/// Upper bounds, in seconds, of upstream's request duration histogram.
+const BUCKETS_SECONDS: [f64; 23] = [
+    0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0,
+    10.0, 15.0, 20.0, 30.0, 45.0, 60.0,
+];
+/// More series than this are not kept: outside input must not grow them without end.
+const MAX_SERIES: usize = 16_384;
+
+/// What identifies a request in the metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Key {
+    /// Number of the kind; `u32::MAX`: none.
+    pub kind: u32,
+    /// Position among the kind's subresources plus one; 0: none.
+    pub sub: u8,
+    pub verb: Verb,
+    pub apply: bool,
+    pub namespaced: bool,
+    pub single: bool,
+    pub code: u16,
+}
+
+#[derive(Debug)]
+struct Series {
+    labels: String,
+    code: u16,
+    count: AtomicU64,
+    micros: AtomicU64,
+    buckets: [AtomicU64; BUCKETS_SECONDS.len()],
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Metrics {
+    series: RwLock<HashMap<Key, Arc<Series>>>,
+    pub in_flight: AtomicI64,
+    pub watches: AtomicI64,
+    pub connections: AtomicI64,
+    pub watch_events: AtomicU64,
+    pub tls_failures: AtomicU64,
+}
+
+impl Metrics {
+    pub fn observe(&self, key: Key, row: Option<&Row>, took: Duration) {
+        let known = self.series.read().get(&key).map(Arc::clone);
+        let Some(series) = known.or_else(|| self.add(key, row)) else {
+            return;
+        };
+        series.count.fetch_add(1, Relaxed);
+        if key.verb == Verb::Watch {
+            return;
+        }
+        series
+            .micros
+            .fetch_add(u64::try_from(took.as_micros()).unwrap_or(u64::MAX), Relaxed);
+        let seconds = took.as_secs_f64();
+        if let Some(bucket) = BUCKETS_SECONDS
+            .iter()
+            .position(|b| seconds <= *b)
+            .and_then(|at| series.buckets.get(at))
+        {
+            bucket.fetch_add(1, Relaxed);
+        }
+    }
+
+    fn add(&self, key: Key, row: Option<&Row>) -> Option<Arc<Series>> {
+        let mut all = self.series.write();
+        if all.len() >= MAX_SERIES && !all.contains_key(&key) {
+            return None;
+        }
+        let series = all.entry(key).or_insert_with(|| {
+            Arc::new(Series {
+                labels: labels(key, row),
+                code: key.code,
+                count: AtomicU64::new(0),
+                micros: AtomicU64::new(0),
+                buckets: Default::default(),
+            })
+        });
+        Some(Arc::clone(series))
+    }
+
+    /// Prometheus text. `revision` and `objects` (count by resource) describe the store.
+    pub fn render(&self, revision: u64, objects: &[(String, usize)]) -> String {
+        let mut out = String::with_capacity(16 * 1024);
+        let mut all: Vec<Arc<Series>> = self.series.read().values().map(Arc::clone).collect();
+        all.sort_by(|a, b| (&a.labels, a.code).cmp(&(&b.labels, b.code)));
+        head(
+            &mut out,
+            "apiserver_request_total",
+            "counter",
+            "Requests, by verb, resource and answer.",
+        );
+        for series in &all {
+            let _ = writeln!(
+                out,
+                "apiserver_request_total{{code=\"{}\",{}}} {}",
+                series.code,
+                series.labels,
+                series.count.load(Relaxed)
+            );
+        }
+        head(
+            &mut out,
+            "apiserver_request_duration_seconds",
+            "histogram",
+            "How long requests took, watches left out.",
+        );
+        for group in all.chunk_by(|a, b| a.labels == b.labels) {
+            render_histogram(&mut out, group);
+        }
+        for (name, help, value) in [
+            (
+                "apiserver_current_inflight_requests",
+                "Requests being answered now.",
+                &self.in_flight,
+            ),
+            (
+                "apiserver_longrunning_requests",
+                "Watches open now.",
+                &self.watches,
+            ),
+            (
+                "apiserver_open_connections",
+                "Client connections open now.",
+                &self.connections,
+            ),
+        ] {
+            head(&mut out, name, "gauge", help);
+            let _ = writeln!(out, "{name} {}", value.load(Relaxed));
+        }
+        for (name, help, value) in [
+            (
+                "apiserver_watch_events_total",
+                "Events sent to watchers.",
+                &self.watch_events,
+            ),
+            (
+                "apiserver_tls_handshake_errors_total",
+                "Connections that did not get through the handshake.",
+                &self.tls_failures,
+            ),
+        ] {
+            head(&mut out, name, "counter", help);
+            let _ = writeln!(out, "{name} {}", value.load(Relaxed));
+        }
+        head(
+            &mut out,
+            "apiserver_storage_revision",
+            "gauge",
+            "The newest revision of the store.",
+        );
+        let _ = writeln!(out, "apiserver_storage_revision {revision}");
+        head(
+            &mut out,
+            "apiserver_resource_objects",
+            "gauge",
+            "Objects stored, by resource.",
+        );
+        for (resource, count) in objects {
+            let _ = writeln!(
+                out,
+                "apiserver_resource_objects{{resource=\"{resource}\"}} {count}"
+            );
+        }
+        out
+    }
+}
+
+fn head(out: &mut String, name: &str, kind: &str, help: &str) {
+    let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}");
+}
+
+fn render_histogram(out: &mut String, group: &[Arc<Series>]) {
+    let Some(labels) = group.first().map(|s| &s.labels) else {
+        return;
+    };
+    let count: u64 = group.iter().map(|s| s.count.load(Relaxed)).sum();
+    if count == 0 || labels.starts_with("verb=\"WATCH\"") {
+        return;
+    }
+    let mut below = 0;
+    for (at, bound) in BUCKETS_SECONDS.iter().enumerate() {
+        below += group
+            .iter()
+            .filter_map(|s| s.buckets.get(at))
+            .map(|b| b.load(Relaxed))
+            .sum::<u64>();
+        let _ = writeln!(
+            out,
+            "apiserver_request_duration_seconds_bucket{{{labels},le=\"{bound}\"}} {below}"
+        );
+    }
+    let sum: u64 = group.iter().map(|s| s.micros.load(Relaxed)).sum();
+    let _ = writeln!(
+        out,
+        "apiserver_request_duration_seconds_bucket{{{labels},le=\"+Inf\"}} {count}"
+    );
+    let _ = writeln!(
+        out,
+        "apiserver_request_duration_seconds_sum{{{labels}}} {}",
+        sum as f64 / 1e6
+    );
+    let _ = writeln!(
+        out,
+        "apiserver_request_duration_seconds_count{{{labels}}} {count}"
+    );
+}
+
+fn labels(key: Key, row: Option<&Row>) -> String {
+    let verb = match key.verb {
+        Verb::Get => "GET",
+        Verb::List => "LIST",
+        Verb::Watch => "WATCH",
+        Verb::Create => "POST",
+        Verb::Update => "PUT",
+        Verb::Patch if key.apply => "APPLY",
+        Verb::Patch => "PATCH",
+        Verb::Delete => "DELETE",
+        Verb::DeleteCollection => "DELETECOLLECTION",
+        Verb::Other => "other",
+    };
+    let scope = match (row, key.single, key.namespaced) {
+        (None, ..) => "",
+        (_, true, _) => "resource",
+        (_, false, true) => "namespace",
+        (_, false, false) => "cluster",
+    };
+    let (group, version, resource) = row.map_or(("", "", ""), |row| {
+        (
+            row.group.as_str(),
+            row.version.as_str(),
+            row.resource.as_str(),
+        )
+    });
+    let sub = usize::from(key.sub)
+        .checked_sub(1)
+        .and_then(|at| row?.subresources.get(at))
+        .map_or("", |sub| sub.name.as_str());
+    format!(
+        "verb=\"{verb}\",group=\"{group}\",version=\"{version}\",resource=\"{resource}\",subresource=\"{sub}\",\
+         scope=\"{scope}\",component=\"apiserver\",dry_run=\"\""
+    )
+}
+
+/// Counts something that is open, for as long as this lives.
+#[derive(Debug)]
+pub(crate) struct Gauge(Arc<Metrics>, fn(&Metrics) -> &AtomicI64);
+
+impl Gauge {
+    /// The gauge and its new value.
+    pub fn raise(metrics: &Arc<Metrics>, which: fn(&Metrics) -> &AtomicI64) -> (Self, i64) {
+        let value = which(metrics).fetch_add(1, Relaxed) + 1;
+        (Self(Arc::clone(metrics), which), value)
+    }
+}
+
+impl Drop for Gauge {
+    fn drop(&mut self) {
+        (self.1)(&self.0).fetch_sub(1, Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rendering() {
+        let metrics = Metrics::default();
+        let key = Key {
+            kind: u32::MAX,
+            sub: 0,
+            verb: Verb::Get,
+            apply: false,
+            namespaced: false,
+            single: false,
+            code: 200,
+        };
+        metrics.observe(key, None, Duration::from_millis(30));
+        metrics.observe(Key { code: 404, ..key }, None, Duration::from_secs(100));
+        let text = metrics.render(7, &[("pods".to_owned(), 3)]);
+        for line in [
+            r#"apiserver_request_total{code="404",verb="GET",group="","#,
+            r#"le="0.025"} 0"#,
+            r#"le="0.05"} 1"#,
+            r#"le="60"} 1"#,
+            r#"le="+Inf"} 2"#,
+            "apiserver_storage_revision 7",
+            r#"apiserver_resource_objects{resource="pods"} 3"#,
+        ] {
+            assert!(text.contains(line), "{line}\n{text}");
+        }
+    }
+}
