@@ -97,7 +97,7 @@ pub enum ReadError {
     Future { wanted: Revision, current: Revision },
 }
 
-/// A range within one collection, in key order.
+/// A range within one collection, in key order. The prefix reaches at least to the first slash.
 #[derive(Clone, Debug, Default)]
 pub struct RangeQuery {
     /// Keys start with this (`pods/`, `pods/default/`).
@@ -169,13 +169,16 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// How many keys start with the prefix now.
     fn count(&self, prefix: &str) -> usize;
 
-    /// Carries out all of the ops, or none. Returns when the change is durable and visible to readers.
+    /// Carries out all of the ops, or none. Returns when the change is durable and visible to readers. Expectations are about
+    /// the state before the transaction; of several writes to one key the last counts. A transaction that changes nothing
+    /// takes no revision. Giving up on the future does not call the transaction back.
     async fn commit(&self, ops: Vec<Op>) -> Result<Committed, TxnError>;
 
-    /// Events of keys with this prefix after revision `after`.
+    /// Events of keys with this prefix after revision `after`, which must be readable (see [`Store::oldest`]).
     fn watch(&self, prefix: &str, after: Revision) -> Result<Box<dyn Watch>, ReadError>;
 
-    /// Forgets history up to and including `revision` (current states stay).
+    /// Forgets history up to and including `revision`: events up to there are gone, the state at `revision` is the oldest that
+    /// can be read. Not remembered by the disk: a store that is opened again may tell more.
     fn compact(&self, revision: Revision);
 
     /// The oldest revision whose state can still be read.

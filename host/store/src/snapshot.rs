@@ -2,6 +2,7 @@
 //!
 //! Cloning is cheap (the trees are shared), so readers take a snapshot and never hold a lock while they walk it.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -126,11 +127,16 @@ impl Snapshot {
             .map(|(_, record)| record)
             .peekable();
         let mut then = undone.range::<str, _>(keys.bounds()).peekable();
-        loop {
+        let limit = if query.limit == 0 {
+            usize::MAX
+        } else {
+            query.limit
+        };
+        while page.records.len() < limit {
             let order = match (now.peek(), then.peek()) {
                 (None, None) => break,
-                (Some(_), None) => std::cmp::Ordering::Less,
-                (None, Some(_)) => std::cmp::Ordering::Greater,
+                (Some(_), None) => Ordering::Less,
+                (None, Some(_)) => Ordering::Greater,
                 (Some(record), Some((key, _))) => record.key.cmp(key),
             };
             let record = if order.is_lt() {
@@ -141,13 +147,15 @@ impl Snapshot {
                 }
                 then.next().and_then(|(_, before)| before.as_ref())
             };
-            let Some(record) = record else { continue };
-            if query.limit != 0 && page.records.len() == query.limit {
-                page.remaining += 1;
-            } else {
-                page.records.push(Arc::clone(record));
-            }
+            page.records.extend(record.cloned());
         }
+        // The rest is counted without looking at each record: what there is now, without what came since, with what went.
+        let came = then
+            .clone()
+            .filter(|(key, _)| objects.contains_key::<str>(key))
+            .count();
+        let were = then.filter(|(_, before)| before.is_some()).count();
+        page.remaining = now.count() + were - came;
         page
     }
 

@@ -178,7 +178,7 @@ fn a_killed_process_loses_nothing_that_it_acknowledged() {
         for (key, (revision, wanted)) in last {
             match store.get(key) {
                 Some(record) if record.modified > revision => {
-                    assert!(!acknowledged.contains_key(&record.modified))
+                    assert!(!acknowledged.contains_key(&record.modified));
                 }
                 Some(record) => assert_eq!(
                     (record.modified, &*text(&record.value)),

@@ -330,6 +330,11 @@ async fn many_writers_share_an_fsync() {
     let store = Arc::new(store_on(&disk));
     disk.set_sync_time(Duration::from_millis(5));
     let before = disk.syncs();
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "edge: how long the whole took is worth telling"
+    )]
+    let began = std::time::Instant::now();
     let writers: Vec<_> = (0..WRITERS)
         .map(|writer| {
             let store = Arc::clone(&store);
@@ -345,6 +350,8 @@ async fn many_writers_share_an_fsync() {
         writer.await.expect("no panic");
     }
     let syncs = disk.syncs() - before;
+    let per_second = (WRITERS * WRITES) as f64 / began.elapsed().as_secs_f64();
+    println!("{syncs} syncs of 5 ms, {per_second:.0} writes a second");
     assert!(
         syncs * WRITERS / 2 <= WRITERS * WRITES,
         "{syncs} syncs for {} writes",

@@ -106,7 +106,7 @@ pub async fn counts_revisions(store: Arc<dyn Store>) {
     let waiting = store.reached(6);
     let ((), ()) = soon(async {
         tokio::join!(waiting, async {
-            assert_eq!(commit(&store, put("pods/c", "")).await, 6)
+            assert_eq!(commit(&store, put("pods/c", "")).await, 6);
         })
     })
     .await;
