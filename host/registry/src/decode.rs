@@ -60,6 +60,18 @@ pub fn patched(ctx: &Context, row: &Row, value: &Value) -> ApiResult<Value> {
     Ok(value)
 }
 
+/// An applied configuration must say what it is.
+pub fn applied_type(row: &Row, configuration: &Value) -> ApiResult<()> {
+    let (version, kind) = (meta::api_version(configuration), meta::kind(configuration));
+    if version == row.api_version() && kind == row.kind {
+        return Ok(());
+    }
+    let (group, version) = version.split_once('/').unwrap_or(("", version));
+    Err(ApiError::bad_request(format!(
+        "invalid object type: {group}/{version}, Kind={kind}"
+    )))
+}
+
 fn patch_error(patched: &Value, why: &str) -> ApiError {
     ApiError::invalid(
         "",

@@ -7,7 +7,7 @@
 
 use futures::StreamExt as _;
 use jiff::SignedDuration;
-use oarlock_kinds::{Propagation, Row};
+use oarlock_kinds::Row;
 use oarlock_model::{ApiError, ApiResult, Cause, Reason, meta, time};
 use oarlock_store::{Action, Expect, Op, Record, TxnError};
 use serde_json::{Value, json};
@@ -276,8 +276,7 @@ fn check_preconditions(
 
 fn warn_of_orphans(ctx: &Context, row: &Row, options: &DeleteOptions) {
     let silent = options.propagation_policy.is_none() && options.orphan_dependents.is_none();
-    if silent && strategy::is(row, "batch", "Job") && row.default_propagation == Propagation::Orphan
-    {
+    if silent && strategy::is(row, "batch", "Job") {
         ctx.warn(
             "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove them or \
              set propagationPolicy=Orphan to suppress this warning",
@@ -329,6 +328,7 @@ fn mark_graceful(ctx: &Context, row: &Row, object: &mut Value, options: &DeleteO
         return Grace::None;
     };
     let asked = options.grace_period_seconds.map(at_least);
+    let at_once = strategy::ends_at_once(row, object);
     let metadata = meta::metadata_mut(object);
     let marked = metadata
         .get("deletionTimestamp")
@@ -349,8 +349,7 @@ fn mark_graceful(ctx: &Context, row: &Row, object: &mut Value, options: &DeleteO
             _ => Grace::UnderWay,
         };
     }
-    // A pod that runs nowhere, or not any more, has nothing to wait for: its default says 0, whatever was asked.
-    let seconds = if default == 0 {
+    let seconds = if at_once {
         0
     } else {
         at_least(asked.unwrap_or(default))
@@ -415,7 +414,7 @@ fn set_propagation(row: &Row, object: &mut Value, options: &DeleteOptions) -> bo
         // An object that carries one already keeps it.
         (None, None) if has(ORPHAN) => (true, false),
         (None, None) if has(FOREGROUND) => (false, true),
-        (None, None) => (row.default_propagation == Propagation::Orphan, false),
+        (None, None) => (strategy::orphans(row), false),
     };
     let mut after: Vec<String> = before
         .iter()

@@ -1,8 +1,8 @@
 //! `metadata.managedFields` on every write: which manager owns which field. The engine is in `oarlock_schema::apply`;
 //! here is what of an object it sees for a kind and a subresource.
 
-use oarlock_model::{ApiResult, time};
-use oarlock_schema::apply::{self, FieldPath, Operation, Writer};
+use oarlock_model::{ApiError, ApiResult, Reason, time};
+use oarlock_schema::apply::{self, ApplyError, FieldPath, Operation, Writer};
 use serde_json::Value;
 
 use crate::{Context, Target};
@@ -67,7 +67,10 @@ pub fn applied(
     with_writer(ctx, target, &target.subresource, |writer| {
         apply::apply(schema, old, configuration, writer, force, &gvk)
     })
-    .map_err(Into::into)
+    .map_err(|error| match error {
+        ApplyError::Untyped(text) => ApiError::new(Reason::Unknown, text),
+        other => other.into(),
+    })
 }
 
 /// A new `spec.replicas`, written through `scale`.

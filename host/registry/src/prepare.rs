@@ -2,11 +2,11 @@
 //! What a kind does beyond that is in its row's hooks, called here and nowhere else.
 
 use oarlock_kinds::Row;
-use oarlock_model::{Cause, meta};
+use oarlock_model::{Cause, meta, time};
 use oarlock_schema::{apply_defaults, canonicalize};
 use serde_json::Value;
 
-use crate::{Target, metadata, strategy};
+use crate::{Context, Target, metadata, strategy};
 
 pub fn default(row: &Row, object: &mut Value) {
     apply_defaults(&row.schema, object);
@@ -96,12 +96,39 @@ fn put(object: &mut Value, path: &[&str], value: Option<Value>) {
     };
 }
 
-pub fn create(row: &Row, object: &mut Value) {
+pub fn create(ctx: &Context, row: &Row, object: &mut Value) {
     if row.status_subresource && !strategy::status_on_create(row) {
         put(object, &["status"], None);
     }
     (row.hooks.prepare_create)(object);
+    stamp(ctx, row, object);
     canonicalize(&row.schema, object);
+}
+
+/// Rules read no clock: the times that they leave open are filled in here.
+fn stamp(ctx: &Context, row: &Row, object: &mut Value) {
+    let now = Value::String(time::format_time(ctx.now));
+    let Some(status) = object.get_mut("status").and_then(Value::as_object_mut) else {
+        return;
+    };
+    if strategy::is(row, "", "Pod") {
+        for condition in status
+            .get_mut("conditions")
+            .and_then(Value::as_array_mut)
+            .into_iter()
+            .flatten()
+        {
+            if condition
+                .get("lastTransitionTime")
+                .is_none_or(Value::is_null)
+            {
+                meta::as_map_mut(condition).insert("lastTransitionTime".to_owned(), now.clone());
+            }
+        }
+    }
+    if strategy::is(row, "", "PersistentVolume") {
+        status.insert("lastPhaseTransitionTime".to_owned(), now);
+    }
 }
 
 pub fn update(target: &Target, object: &mut Value, old: &Value) {

@@ -163,6 +163,7 @@ impl ServiceAllocators {
             keep_numbers(object, old);
         }
         let name = meta::name(object).to_owned();
+        set_families(object);
         let refuse = |causes| Err(crate::errors::invalid(row, &name, causes));
         self.assign_ip(object, &held, &mut allocation)
             .or_else(refuse)?;
@@ -352,6 +353,48 @@ impl Pools {
             Taken::Ip(at) => self.ips.take(at),
             Taken::Port(at) => self.ports.take(at),
         };
+    }
+}
+
+/// One family of addresses is served; a headless Service without selector is left to whoever fills its endpoints.
+fn set_families(object: &mut Value) {
+    let spec = meta::child_map_mut(meta::as_map_mut(object), "spec");
+    let text = |spec: &serde_json::Map<String, Value>, field: &str| {
+        spec.get(field)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .to_owned()
+    };
+    if text(spec, "type") == "ExternalName" {
+        return;
+    }
+    let open = text(spec, "clusterIP") == "None"
+        && spec
+            .get("selector")
+            .and_then(Value::as_object)
+            .is_none_or(|s| s.is_empty());
+    let given = spec.contains_key("ipFamilyPolicy");
+    let policy = spec.entry("ipFamilyPolicy").or_insert_with(|| {
+        json!(if open {
+            "RequireDualStack"
+        } else {
+            "SingleStack"
+        })
+    });
+    let both = open && !given && policy == "RequireDualStack";
+    if spec
+        .get("ipFamilies")
+        .and_then(Value::as_array)
+        .is_none_or(Vec::is_empty)
+    {
+        spec.insert(
+            "ipFamilies".to_owned(),
+            if both {
+                json!(["IPv4", "IPv6"])
+            } else {
+                json!(["IPv4"])
+            },
+        );
     }
 }
 

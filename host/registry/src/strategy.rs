@@ -1,6 +1,7 @@
 //! Small facts of single kinds that decide a branch of a generic verb. What needs code lives in the kind's row.
 
-use oarlock_kinds::Row;
+use oarlock_kinds::{Propagation, Row};
+use serde_json::Value;
 
 /// A PUT of an absent object creates it.
 pub fn create_on_update(row: &Row) -> bool {
@@ -42,6 +43,25 @@ pub fn status_on_create(row: &Row) -> bool {
 /// A delete never waits for dependents: no `orphan` and no `foregroundDeletion`.
 pub fn ignores_propagation(row: &Row) -> bool {
     row.kind == "Event"
+}
+
+/// What a delete that says nothing leaves its dependents to: Jobs have orphaned their pods since before there was a choice.
+pub fn orphans(row: &Row) -> bool {
+    row.default_propagation == Propagation::Orphan || is(row, "batch", "Job")
+}
+
+/// A pod that runs nowhere, or not any more, has nothing to wait for, whatever grace was asked.
+pub fn ends_at_once(row: &Row, object: &Value) -> bool {
+    if !is(row, "", "Pod") {
+        return false;
+    }
+    let text = |pointer: &str| {
+        object
+            .pointer(pointer)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+    };
+    text("/spec/nodeName").is_empty() || matches!(text("/status/phase"), "Succeeded" | "Failed")
 }
 
 pub fn is(row: &Row, group: &str, kind: &str) -> bool {

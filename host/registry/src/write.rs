@@ -30,6 +30,8 @@ pub(crate) struct Proposal {
     pub object: Value,
     /// Managed fields are already right (server-side apply).
     pub applied: bool,
+    /// The caller sent a whole object: then its uid is a precondition. (In a patch a foreign uid is an invalid change.)
+    pub whole: bool,
 }
 
 impl From<Value> for Proposal {
@@ -37,6 +39,7 @@ impl From<Value> for Proposal {
         Self {
             object,
             applied: false,
+            whole: false,
         }
     }
 }
@@ -61,7 +64,9 @@ impl Registry {
         target: &Target,
         proposal: Proposal,
     ) -> ApiResult<Stored> {
-        let Proposal { object, applied } = proposal;
+        let Proposal {
+            object, applied, ..
+        } = proposal;
         let generate = meta::name(&object).is_empty() && !meta::generate_name(&object).is_empty();
         let rounds = if generate { MAX_NAMES } else { 1 };
         let mut object = Some(object);
@@ -89,6 +94,7 @@ impl Registry {
                     Proposal {
                         object: draft,
                         applied,
+                        whole: true,
                     },
                     None,
                 )
@@ -154,8 +160,14 @@ impl Registry {
                 created: true,
             });
         }
-        self.modify(ctx, target, &mut |_| Ok(object.clone().into()))
-            .await
+        self.modify(ctx, target, &mut |_| {
+            Ok(Proposal {
+                object: object.clone(),
+                applied: false,
+                whole: true,
+            })
+        })
+        .await
     }
 
     /// `patch`: JSON text (YAML was turned into JSON by the caller).
@@ -182,17 +194,13 @@ impl Registry {
             return sub::scale::patch(self, ctx, target, kind, patch).await;
         }
         if let PatchKind::Apply { .. } = kind {
+            decode::applied_type(&target.row, patch)?;
             metadata::match_name(target, patch)?;
             if target.subresource.is_empty() && self.store().get(&keys::key_of(target)).is_none() {
-                let Proposal {
-                    mut object,
-                    applied,
-                } = self.apply_to(ctx, target, None, kind, patch)?;
-                metadata::match_namespace(target, &mut object)?;
-                match self
-                    .create_decoded(ctx, target, Proposal { object, applied })
-                    .await
-                {
+                let mut proposal = self.apply_to(ctx, target, None, kind, patch)?;
+                metadata::match_namespace(target, &mut proposal.object)?;
+                meta::metadata_mut(&mut proposal.object).remove("resourceVersion");
+                match self.create_decoded(ctx, target, proposal).await {
                     // Somebody was faster: then it is an update.
                     Err(error) if error.reason == Reason::AlreadyExists => {}
                     other => {
@@ -224,6 +232,7 @@ impl Registry {
             return Ok(Proposal {
                 object: merged,
                 applied: true,
+                whole: false,
             });
         }
         let mut object = old.cloned().unwrap_or_default();
@@ -251,7 +260,7 @@ impl Registry {
             let mut old = load(row, &record.value)?;
             meta::set(&mut old, "resourceVersion", record.modified.to_string());
             let proposal = change(&old)?;
-            check_preconditions(target, &proposal.object, &old, &record)?;
+            check_preconditions(target, &proposal, &old, &record)?;
             let mut ready = self.pipeline(ctx, target, proposal, Some(&old)).await?;
             managed::keep_times_if_unchanged(&old, &mut ready.object);
             let written = |object| {
@@ -324,13 +333,14 @@ impl Registry {
         let Proposal {
             mut object,
             applied,
+            ..
         } = proposal;
         let row = &target.row;
         prepare::default(row, &mut object);
         if let Some(old) = old {
             prepare::restrict_to_subresource(target, &mut object, old);
         }
-        if !applied {
+        if !applied && target.subresource != "finalize" {
             managed::updated(ctx, target, old, &mut object);
         }
         let operation = if old.is_none() {
@@ -340,7 +350,7 @@ impl Registry {
         };
         self.admit(ctx, target, operation, &mut object, old).await?;
         match old {
-            None => prepare::create(row, &mut object),
+            None => prepare::create(ctx, row, &mut object),
             Some(old) => prepare::update(target, &mut object, old),
         }
         let allocation = self.services().assign(ctx, row, &mut object, old)?;
@@ -423,13 +433,14 @@ fn already_exists(target: &Target, existing: Option<&Record>) -> ApiError {
 
 fn check_preconditions(
     target: &Target,
-    new: &Value,
+    proposal: &Proposal,
     old: &Value,
     record: &Record,
 ) -> ApiResult<()> {
     let row = &target.row;
+    let new = &proposal.object;
     let uid = meta::uid(new);
-    if !uid.is_empty() && uid != meta::uid(old) {
+    if proposal.whole && !uid.is_empty() && uid != meta::uid(old) {
         return Err(errors::uid_mismatch(
             row,
             &target.namespace,

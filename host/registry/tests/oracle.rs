@@ -24,11 +24,16 @@ fn folder() -> Option<PathBuf> {
 fn scenarios(theme: &str) -> Option<BTreeMap<String, Vec<Step>>> {
     let file = std::fs::File::open(folder()?.join(format!("{theme}.jsonl.gz"))).ok()?;
     let mut text = String::new();
-    flate2::read::GzDecoder::new(file).read_to_string(&mut text).expect("the recording can be read");
+    flate2::read::GzDecoder::new(file)
+        .read_to_string(&mut text)
+        .expect("the recording can be read");
     let mut scenarios: BTreeMap<String, Vec<Step>> = BTreeMap::new();
     for line in text.lines() {
         let step: Step = serde_json::from_str(line).expect("a step");
-        scenarios.entry(step.scenario.clone()).or_default().push(step);
+        scenarios
+            .entry(step.scenario.clone())
+            .or_default()
+            .push(step);
     }
     Some(scenarios)
 }
@@ -51,7 +56,10 @@ async fn judge(theme: &str, least: usize) {
         }
     }
     println!("{theme}: {agreed} steps agree, {differ} differ, {skipped} are not the registry's");
-    assert!(agreed >= least, "{theme}: {agreed} steps agree, at least {least} must");
+    assert!(
+        agreed >= least,
+        "{theme}: {agreed} steps agree, at least {least} must"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

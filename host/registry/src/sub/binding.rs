@@ -11,7 +11,7 @@ use oarlock_store::{Action, Expect, Op, TxnError};
 use serde_json::{Map, Value, json};
 
 use crate::codec::{encode, stored, tree};
-use crate::{BindRequest, Context, Registry, Stored, Target, errors, keys, managed};
+use crate::{BindRequest, Context, Registry, Stored, Target, errors, keys};
 
 /// How many bindings of a batch are on their way to the store at a time.
 const BATCH_WORKERS: usize = 1024;
@@ -114,20 +114,18 @@ impl Registry {
                 .store()
                 .get(&key)
                 .ok_or_else(|| errors::not_found(target))?;
-            let old = tree(&record.value)?;
-            if !uid.is_empty() && uid != meta::uid(&old) {
+            let mut pod = tree(&record.value)?;
+            if !uid.is_empty() && uid != meta::uid(&pod) {
                 return Err(errors::uid_mismatch(
                     &target.row,
                     &target.namespace,
                     &target.name,
                     uid,
-                    meta::uid(&old),
+                    meta::uid(&pod),
                 ));
             }
-            refuse_unbindable(target, &old)?;
-            let mut pod = old.clone();
+            refuse_unbindable(target, &pod)?;
             set_node(ctx, &mut pod, node, extra);
-            managed::updated(ctx, target, Some(&old), &mut pod);
             let value = encode(&pod)?;
             if ctx.dry_run {
                 return Ok(stored(&value, record.modified));

@@ -150,7 +150,7 @@ async fn write(
             let before = spec.insert("replicas".to_owned(), json!(replicas));
             let changed = before.and_then(|v| v.as_i64()).unwrap_or(0) != replicas;
             managed::scaled(ctx, target, &mut object, changed, applied)?;
-            Ok(Proposal { object, applied: true })
+            Ok(Proposal { object, applied: true, whole: true })
         })
         .await?;
     Ok(Written {

@@ -7,8 +7,8 @@ use bytes::Bytes;
 use oarlock_kinds::Kinds;
 use oarlock_model::{ApiError, FieldSelector, LabelSelector, Reason};
 use oarlock_registry::{
-    Body, Config, Context, DeleteOptions, Deleted, EventType, FieldValidation, ListOptions, ListParameters, PatchKind,
-    Registry, Target, User, WatchOptions,
+    Body, Config, Context, DeleteOptions, Deleted, EventType, FieldValidation, ListOptions,
+    ListParameters, PatchKind, Registry, Target, User, WatchOptions,
 };
 use oarlock_store::StoreOptions;
 use serde::Deserialize;
@@ -60,7 +60,11 @@ struct Asked {
 
 impl Asked {
     fn get(&self, name: &str) -> &str {
-        self.query.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str()).unwrap_or_default()
+        self.query
+            .iter()
+            .find(|(n, _)| n == name)
+            .map(|(_, v)| v.as_str())
+            .unwrap_or_default()
     }
 
     fn has(&self, name: &str) -> bool {
@@ -68,7 +72,9 @@ impl Asked {
     }
 
     fn watches(&self) -> bool {
-        self.has("watch") && !matches!(self.get("watch"), "false" | "0") && self.target.name.is_empty()
+        self.has("watch")
+            && !matches!(self.get("watch"), "false" | "0")
+            && self.target.name.is_empty()
     }
 }
 
@@ -80,8 +86,14 @@ enum Outcome {
 impl Player {
     pub async fn start() -> Self {
         let store = oarlock_store::open(StoreOptions::memory()).expect("a store");
-        let config = Config { store, kinds: Arc::new(Kinds::builtin()), admission: Vec::new() };
-        let registry = Registry::open(config, jiff::Timestamp::now()).await.expect("a registry");
+        let config = Config {
+            store,
+            kinds: Arc::new(Kinds::builtin()),
+            admission: Vec::new(),
+        };
+        let registry = Registry::open(config, jiff::Timestamp::now())
+            .await
+            .expect("a registry");
         Self { registry }
     }
 
@@ -106,7 +118,10 @@ impl Player {
             } else {
                 let text = body["message"].as_str().unwrap_or_default().to_owned();
                 let want = step.response.body["message"].as_str().unwrap_or_default();
-                Some(format!("status {} {want:?} expected, found {status} {text:?}", step.response.status))
+                Some(format!(
+                    "status {} {want:?} expected, found {status} {text:?}",
+                    step.response.status
+                ))
             };
             match difference {
                 None => report.agreed += 1,
@@ -138,7 +153,9 @@ impl Player {
         };
         let row = |resource: &str| self.registry.kinds().resource(group, version, resource);
         let target = match rest {
-            ["namespaces", ns, resource, rest @ ..] if row(resource).is_some_and(|r| r.namespaced) => {
+            ["namespaces", ns, resource, rest @ ..]
+                if row(resource).is_some_and(|r| r.namespaced) =>
+            {
                 let row = row(resource)?;
                 let (name, sub) = (rest.first().unwrap_or(&""), rest.get(1).unwrap_or(&""));
                 Target::sub(&row, ns, name, sub)
@@ -153,21 +170,40 @@ impl Player {
     }
 
     async fn ask(&self, request: &Request, bindings: &Bindings) -> Outcome {
-        let Some(asked) = self.route(&bindings.fill(&request.path)) else { return Outcome::NotOurs };
-        let accept = request.headers.get("accept").and_then(Value::as_str).unwrap_or("application/json");
-        let odd_headers = request.headers.keys().any(|k| !matches!(k.as_str(), "accept" | "content-type"));
-        let content = request.headers.get("content-type").and_then(Value::as_str).unwrap_or("application/json");
+        let Some(asked) = self.route(&bindings.fill(&request.path)) else {
+            return Outcome::NotOurs;
+        };
+        let accept = request
+            .headers
+            .get("accept")
+            .and_then(Value::as_str)
+            .unwrap_or("application/json");
+        let odd_headers = request
+            .headers
+            .keys()
+            .any(|k| !matches!(k.as_str(), "accept" | "content-type"));
+        let content = request
+            .headers
+            .get("content-type")
+            .and_then(Value::as_str)
+            .unwrap_or("application/json");
         let json_body = !matches!(request.body, Some(Value::String(_)));
         if accept != "application/json" || odd_headers || !json_body {
             return Outcome::NotOurs;
         }
         let body = request.body.as_ref().map(|body| bindings.fill_value(body));
         let ctx = context(&asked);
-        if ["exec", "attach", "log", "proxy", "portforward", "token"].contains(&asked.target.subresource.as_str()) {
+        if ["exec", "attach", "log", "proxy", "portforward", "token"]
+            .contains(&asked.target.subresource.as_str())
+        {
             return Outcome::NotOurs;
         }
         let text = |body: &Option<Value>| {
-            Bytes::from(body.as_ref().map(|b| serde_json::to_vec(b).expect("json")).unwrap_or_default())
+            Bytes::from(
+                body.as_ref()
+                    .map(|b| serde_json::to_vec(b).expect("json"))
+                    .unwrap_or_default(),
+            )
         };
         let result = match request.method.as_str() {
             "GET" if asked.watches() => self.watch(&ctx, &asked).await,
@@ -177,31 +213,45 @@ impl Player {
                 .await
                 .map(|o| (200, o.to_value().expect("json"))),
             "GET" => self.list(&ctx, &asked).await,
-            "POST" if !asked.target.subresource.is_empty() => {
-                self.registry.create_sub(&ctx, &asked.target, Body::Json(text(&body))).await.map(|v| (201, v))
+            "POST" if !asked.target.subresource.is_empty() => self
+                .registry
+                .create_sub(&ctx, &asked.target, Body::Json(text(&body)))
+                .await
+                .map(|v| (201, v)),
+            "POST" if asked.target.row.namespaced && asked.target.namespace.is_empty() => {
+                return Outcome::NotOurs;
             }
-            "POST" if asked.target.row.namespaced && asked.target.namespace.is_empty() => return Outcome::NotOurs,
             "POST" => self
                 .registry
                 .create(&ctx, &asked.target, Body::Json(text(&body)))
                 .await
                 .map(|o| (201, o.to_value().expect("json"))),
-            "PUT" => self.registry.update(&ctx, &asked.target, Body::Json(text(&body))).await.map(answer),
+            "PUT" => self
+                .registry
+                .update(&ctx, &asked.target, Body::Json(text(&body)))
+                .await
+                .map(answer),
             "PATCH" => {
                 let kind = match content {
                     "application/json-patch+json" => PatchKind::Json,
                     "application/merge-patch+json" => PatchKind::Merge,
                     "application/strategic-merge-patch+json" => PatchKind::Strategic,
-                    c if c.starts_with("application/apply-patch") => {
-                        PatchKind::Apply { force: asked.get("force") == "true" }
-                    }
+                    c if c.starts_with("application/apply-patch") => PatchKind::Apply {
+                        force: asked.get("force") == "true",
+                    },
                     _ => return Outcome::NotOurs,
                 };
-                self.registry.patch(&ctx, &asked.target, kind, text(&body)).await.map(answer)
+                self.registry
+                    .patch(&ctx, &asked.target, kind, text(&body))
+                    .await
+                    .map(answer)
             }
             "DELETE" => match delete_options(&asked, &body) {
                 Some((options, dry_run)) => {
-                    let ctx = Context { dry_run: ctx.dry_run || dry_run, ..ctx };
+                    let ctx = Context {
+                        dry_run: ctx.dry_run || dry_run,
+                        ..ctx
+                    };
                     self.delete(&ctx, &asked, &options).await
                 }
                 None => return Outcome::NotOurs,
@@ -221,16 +271,32 @@ impl Player {
         Ok((200, list_body(asked, &list)))
     }
 
-    async fn delete(&self, ctx: &Context, asked: &Asked, options: &DeleteOptions) -> Result<(u16, Value), ApiError> {
+    async fn delete(
+        &self,
+        ctx: &Context,
+        asked: &Asked,
+        options: &DeleteOptions,
+    ) -> Result<(u16, Value), ApiError> {
         if asked.target.name.is_empty() {
-            let list = self.registry.delete_collection(ctx, &asked.target, &list_options(asked)?, options).await?;
+            let list = self
+                .registry
+                .delete_collection(ctx, &asked.target, &list_options(asked)?, options)
+                .await?;
             return Ok((200, list_body(asked, &list)));
         }
         let row = &asked.target.row;
         let object = match self.registry.delete(ctx, &asked.target, options).await? {
             Deleted::Gone(object) => {
                 let object = object.to_value().expect("json");
-                let whole = ["Pod", "Service", "PersistentVolume", "PersistentVolumeClaim", "ServiceAccount", "PodTemplate", "ResourceQuota"];
+                let whole = [
+                    "Pod",
+                    "Service",
+                    "PersistentVolume",
+                    "PersistentVolumeClaim",
+                    "ServiceAccount",
+                    "PodTemplate",
+                    "ResourceQuota",
+                ];
                 if !whole.contains(&row.kind.as_str()) {
                     let mut details = json!({"name": asked.target.name, "kind": row.resource, "uid": object["metadata"]["uid"]});
                     if !row.group.is_empty() {
@@ -252,31 +318,47 @@ impl Player {
             resource_version: asked.get("resourceVersion"),
             version_match: asked.get("resourceVersionMatch"),
             continue_token: asked.get("continue"),
-            send_initial_events: asked.has("sendInitialEvents").then(|| asked.get("sendInitialEvents") == "true"),
+            send_initial_events: asked
+                .has("sendInitialEvents")
+                .then(|| asked.get("sendInitialEvents") == "true"),
         }
         .check()?;
         let options = WatchOptions {
-            labels: LabelSelector::parse(asked.get("labelSelector")).map_err(|e| ApiError::bad_request(e.0))?,
-            fields: FieldSelector::parse(asked.get("fieldSelector")).map_err(|e| ApiError::bad_request(e.0))?,
+            labels: LabelSelector::parse(asked.get("labelSelector"))
+                .map_err(|e| ApiError::bad_request(e.0))?,
+            fields: FieldSelector::parse(asked.get("fieldSelector"))
+                .map_err(|e| ApiError::bad_request(e.0))?,
             resource_version: asked.get("resourceVersion").to_owned(),
             version_match,
-            send_initial_events: asked.has("sendInitialEvents").then(|| asked.get("sendInitialEvents") == "true"),
+            send_initial_events: asked
+                .has("sendInitialEvents")
+                .then(|| asked.get("sendInitialEvents") == "true"),
             bookmarks: asked.get("allowWatchBookmarks") == "true",
         };
         let mut stream = self.registry.watch(ctx, &asked.target, &options).await?;
         let mut events = Vec::new();
         // All that is to come is there already: nobody else writes.
-        while let Ok(batch) = tokio::time::timeout(Duration::from_millis(30), stream.next_batch()).await {
+        while let Ok(batch) =
+            tokio::time::timeout(Duration::from_millis(30), stream.next_batch()).await
+        {
             for item in batch? {
                 let row = &asked.target.row;
                 events.push(match item.kind {
-                    EventType::Added => json!({"type": "ADDED", "object": item.object.to_value().expect("json")}),
-                    EventType::Modified => json!({"type": "MODIFIED", "object": item.object.to_value().expect("json")}),
-                    EventType::Deleted => json!({"type": "DELETED", "object": item.object.to_value().expect("json")}),
-                    EventType::Bookmark { initial_end: true } => json!({"type": "BOOKMARK", "object": {
+                    EventType::Added => {
+                        json!({"type": "ADDED", "object": item.object.to_value().expect("json")})
+                    }
+                    EventType::Modified => {
+                        json!({"type": "MODIFIED", "object": item.object.to_value().expect("json")})
+                    }
+                    EventType::Deleted => {
+                        json!({"type": "DELETED", "object": item.object.to_value().expect("json")})
+                    }
+                    EventType::Bookmark { initial_end: true } => {
+                        json!({"type": "BOOKMARK", "object": {
                         "kind": row.kind, "apiVersion": row.api_version(), "metadata": {
                             "resourceVersion": item.object.revision.to_string(),
-                            "annotations": {"k8s.io/initial-events-end": "true"}}}}),
+                            "annotations": {"k8s.io/initial-events-end": "true"}}}})
+                    }
                     EventType::Bookmark { initial_end: false } => continue,
                 });
             }
@@ -286,13 +368,24 @@ impl Player {
 }
 
 fn answer(written: oarlock_registry::Written) -> (u16, Value) {
-    (if written.created { 201 } else { 200 }, written.object.to_value().expect("json"))
+    (
+        if written.created { 201 } else { 200 },
+        written.object.to_value().expect("json"),
+    )
 }
 
 fn context(asked: &Asked) -> Context {
-    let user = User { name: "admin".to_owned(), groups: vec!["system:masters".to_owned()], ..User::default() };
+    let user = User {
+        name: "admin".to_owned(),
+        groups: vec!["system:masters".to_owned()],
+        ..User::default()
+    };
     let mut ctx = Context::new(Arc::new(user), jiff::Timestamp::now());
-    ctx.field_manager = if asked.has("fieldManager") { asked.get("fieldManager").to_owned() } else { "golden-player".to_owned() };
+    ctx.field_manager = if asked.has("fieldManager") {
+        asked.get("fieldManager").to_owned()
+    } else {
+        "golden-player".to_owned()
+    };
     ctx.dry_run = asked.get("dryRun") == "All";
     ctx.field_validation = match asked.get("fieldValidation") {
         "Strict" => FieldValidation::Strict,
@@ -312,8 +405,10 @@ fn list_options(asked: &Asked) -> Result<ListOptions, ApiError> {
     }
     .check()?;
     Ok(ListOptions {
-        labels: LabelSelector::parse(asked.get("labelSelector")).map_err(|e| ApiError::bad_request(e.0))?,
-        fields: FieldSelector::parse(asked.get("fieldSelector")).map_err(|e| ApiError::bad_request(e.0))?,
+        labels: LabelSelector::parse(asked.get("labelSelector"))
+            .map_err(|e| ApiError::bad_request(e.0))?,
+        fields: FieldSelector::parse(asked.get("fieldSelector"))
+            .map_err(|e| ApiError::bad_request(e.0))?,
         limit: asked.get("limit").parse().unwrap_or(0),
         continue_token: asked.get("continue").to_owned(),
         resource_version: asked.get("resourceVersion").to_owned(),
@@ -352,14 +447,22 @@ fn delete_options(asked: &Asked, body: &Option<Value>) -> Option<(DeleteOptions,
         None => None,
         Some(value) => Some(value.as_i64()?),
     };
-    if !matches!(map.get("kind").and_then(Value::as_str), None | Some("DeleteOptions")) || map.get("preconditions").is_some_and(|p| !p.is_object()) {
+    if !matches!(
+        map.get("kind").and_then(Value::as_str),
+        None | Some("DeleteOptions")
+    ) || map.get("preconditions").is_some_and(|p| !p.is_object())
+    {
         return None;
     }
     let dry = map.get("dryRun").map(|d| d == &json!(["All"]));
     if dry == Some(false) || (asked.has("dryRun") && asked.get("dryRun") != "All") {
         return None;
     }
-    let text = |pointer: &str| body.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
+    let text = |pointer: &str| {
+        body.pointer(pointer)
+            .and_then(Value::as_str)
+            .map(str::to_owned)
+    };
     let query = |name: &str| asked.has(name).then(|| asked.get(name).to_owned());
     let from_query = match query("gracePeriodSeconds") {
         None => None,
@@ -368,7 +471,10 @@ fn delete_options(asked: &Asked, body: &Option<Value>) -> Option<(DeleteOptions,
     let options = DeleteOptions {
         grace_period_seconds: grace.or(from_query),
         propagation_policy: text("/propagationPolicy").or(query("propagationPolicy")),
-        orphan_dependents: map.get("orphanDependents").and_then(Value::as_bool).or(query("orphanDependents").map(|t| t == "true")),
+        orphan_dependents: map
+            .get("orphanDependents")
+            .and_then(Value::as_bool)
+            .or(query("orphanDependents").map(|t| t == "true")),
         precondition_uid: text("/preconditions/uid"),
         precondition_resource_version: text("/preconditions/resourceVersion"),
     };
@@ -380,7 +486,12 @@ fn unescape(text: &str) -> String {
     let mut out = Vec::new();
     let mut at = 0;
     while at < bytes.len() {
-        let hex = (bytes[at] == b'%').then(|| text.get(at + 1..at + 3).and_then(|h| u8::from_str_radix(h, 16).ok())).flatten();
+        let hex = (bytes[at] == b'%')
+            .then(|| {
+                text.get(at + 1..at + 3)
+                    .and_then(|h| u8::from_str_radix(h, 16).ok())
+            })
+            .flatten();
         match hex {
             Some(byte) => {
                 out.push(byte);
