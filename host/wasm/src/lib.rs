@@ -17,6 +17,7 @@ mod limits;
 mod meter;
 pub mod scheduler;
 mod state;
+pub mod toolchain;
 mod wasi;
 
 pub use component::{ExtensionPoint, Loaded};

@@ -240,9 +240,9 @@ macro_rules! export_controller {
     ($reconciler:ty) => {
         #[cfg(target_family = "wasm")]
         const _: () = {
-            type Component = $crate::__private::ControllerComponent<$reconciler>;
+            type OarlockComponent = $crate::__private::ControllerComponent<$reconciler>;
             $crate::__private::bindings::controlling::export_reconciler_raw!(
-                Component with_types_in $crate::__private::bindings::controlling
+                OarlockComponent with_types_in $crate::__private::bindings::controlling
             );
             impl $crate::controller::Exported for $reconciler {
                 fn with<R>(ask: impl FnOnce(&mut Self) -> R) -> R {

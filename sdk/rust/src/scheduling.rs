@@ -82,9 +82,9 @@ macro_rules! export_bundle {
     ($bundle:ty) => {
         #[cfg(target_family = "wasm")]
         const _: () = {
-            type Component = $crate::__private::PlacementComponent<$bundle>;
+            type OarlockComponent = $crate::__private::PlacementComponent<$bundle>;
             $crate::__private::bindings::plugin::export_placement_raw!(
-                Component with_types_in $crate::__private::bindings::plugin
+                OarlockComponent with_types_in $crate::__private::bindings::plugin
             );
             impl $crate::scheduling::Exported for $bundle {
                 fn with<R>(ask: impl FnOnce(&mut Self) -> R) -> R {
@@ -105,9 +105,9 @@ macro_rules! export_bundle {
         $crate::export_bundle!($bundle);
         #[cfg(target_family = "wasm")]
         const _: () = {
-            type Component = $crate::__private::QueueComponent<$bundle>;
+            type OarlockComponent = $crate::__private::QueueComponent<$bundle>;
             $crate::__private::bindings::queueing::export_queue_raw!(
-                Component with_types_in $crate::__private::bindings::queueing
+                OarlockComponent with_types_in $crate::__private::bindings::queueing
             );
         };
     };

@@ -21,7 +21,10 @@ struct Args {
 
 impl Default for Args {
     fn default() -> Self {
-        Self { annotation: "oarlock.dev/hourly-price".to_owned(), unknown_price: 1.0 }
+        Self {
+            annotation: "oarlock.dev/hourly-price".to_owned(),
+            unknown_price: 1.0,
+        }
     }
 }
 
@@ -48,8 +51,12 @@ impl Score for CostAware {
     const NORMALIZATION: Normalization = Normalization::ByMaximumReversed;
 
     fn score(&self, _pod: &Pod, node: &NodeInfo) -> i64 {
-        let price = node.annotation(&self.args.annotation).and_then(|text| text.parse::<f64>().ok());
-        let price = price.filter(|price| *price >= 0.0).unwrap_or(self.args.unknown_price);
+        let price = node
+            .annotation(&self.args.annotation)
+            .and_then(|text| text.parse::<f64>().ok());
+        let price = price
+            .filter(|price| *price >= 0.0)
+            .unwrap_or(self.args.unknown_price);
         (price.min(MAX_PRICE) * MILLI).round() as i64
     }
 }
@@ -65,17 +72,32 @@ mod tests {
 
     fn prices(args: &str) -> Vec<Answer> {
         let mut cluster = TestCluster::new(component_plugins());
-        cluster.configure("CostAware", args).expect("good arguments");
-        for (name, price) in [("cheap", "0.25"), ("dear", "2"), ("odd", "-1"), ("silent", "?")] {
+        cluster
+            .configure("CostAware", args)
+            .expect("good arguments");
+        for (name, price) in [
+            ("cheap", "0.25"),
+            ("dear", "2"),
+            ("odd", "-1"),
+            ("silent", "?"),
+        ] {
             cluster.node(json!({"metadata": {"name": name, "annotations": {"oarlock.dev/hourly-price": price}}}));
         }
-        cluster.ask(json!({})).into_iter().map(|(_, answer)| answer).collect()
+        cluster
+            .ask(json!({}))
+            .into_iter()
+            .map(|(_, answer)| answer)
+            .collect()
     }
 
     #[test]
     fn scores_are_prices_in_thousandths() {
         let check = |args: &str, expect: [i64; 4]| {
-            assert_eq!(prices(args), expect.map(|score| Answer::Fits(vec![score])), "{args}");
+            assert_eq!(
+                prices(args),
+                expect.map(|score| Answer::Fits(vec![score])),
+                "{args}"
+            );
         };
         check("{}", [250, 2000, 1000, 1000]);
         check(r#"{"unknownPrice": 3}"#, [250, 2000, 3000, 3000]);
@@ -85,7 +107,8 @@ mod tests {
     #[test]
     fn bad_arguments_are_refused() {
         let mut cluster = TestCluster::new(component_plugins());
-        let mut check = |args: &str| assert!(cluster.configure("CostAware", args).is_err(), "{args}");
+        let mut check =
+            |args: &str| assert!(cluster.configure("CostAware", args).is_err(), "{args}");
         check(r#"{"unknownPrice": -1}"#);
         check(r#"{"price": 1}"#);
         check("nonsense");

@@ -14,7 +14,9 @@ struct Args {
 
 impl Default for Args {
     fn default() -> Self {
-        Self { annotation: "oarlock.dev/pool".to_owned() }
+        Self {
+            annotation: "oarlock.dev/pool".to_owned(),
+        }
     }
 }
 
@@ -48,7 +50,9 @@ impl Filter for NodeAnnotation {
             return Ok(());
         }
         // No eviction changes a node's annotations.
-        Err(Refusal::unresolvable(format!("node(s) didn't match the pod's annotation {key}")))
+        Err(Refusal::unresolvable(format!(
+            "node(s) didn't match the pod's annotation {key}"
+        )))
     }
 }
 
@@ -70,14 +74,34 @@ mod tests {
         let fits = || Answer::Fits(vec![]);
         let check = |pod, expect: [Answer; 3]| {
             let mut cluster = TestCluster::new(component_plugins());
-            cluster.configure("NodeAnnotation", "{}").expect("good arguments");
-            cluster.node(json!({"metadata": {"name": "a", "annotations": {"oarlock.dev/pool": "a"}}}));
-            cluster.node(json!({"metadata": {"name": "b", "annotations": {"oarlock.dev/pool": "b"}}}));
+            cluster
+                .configure("NodeAnnotation", "{}")
+                .expect("good arguments");
+            cluster
+                .node(json!({"metadata": {"name": "a", "annotations": {"oarlock.dev/pool": "a"}}}));
+            cluster
+                .node(json!({"metadata": {"name": "b", "annotations": {"oarlock.dev/pool": "b"}}}));
             cluster.node(json!({"metadata": {"name": "none"}}));
-            assert_eq!(cluster.ask(pod).into_iter().map(|(_, answer)| answer).collect::<Vec<_>>(), expect);
+            assert_eq!(
+                cluster
+                    .ask(pod)
+                    .into_iter()
+                    .map(|(_, answer)| answer)
+                    .collect::<Vec<_>>(),
+                expect
+            );
         };
-        check(json!({"metadata": {"annotations": {"oarlock.dev/pool": "a"}}}), [fits(), refused(), refused()]);
-        check(json!({"metadata": {"annotations": {"oarlock.dev/pool": "c"}}}), [refused(), refused(), refused()]);
-        check(json!({"metadata": {"annotations": {"else": "a"}}}), [fits(), fits(), fits()]);
+        check(
+            json!({"metadata": {"annotations": {"oarlock.dev/pool": "a"}}}),
+            [fits(), refused(), refused()],
+        );
+        check(
+            json!({"metadata": {"annotations": {"oarlock.dev/pool": "c"}}}),
+            [refused(), refused(), refused()],
+        );
+        check(
+            json!({"metadata": {"annotations": {"else": "a"}}}),
+            [fits(), fits(), fits()],
+        );
     }
 }
