@@ -302,7 +302,10 @@ impl ApiError {
         if !self.continue_token.is_empty() {
             status["metadata"]["continue"] = Value::String(self.continue_token.clone());
         }
-        if !details.is_empty() {
+        // Answers that upstream words by the HTTP code alone carry empty details.
+        let by_code = self.reason == Reason::MethodNotAllowed
+            || (self.reason == Reason::Invalid && self.causes.is_empty() && self.kind.is_empty());
+        if by_code || !details.is_empty() {
             status["details"] = Value::Object(details);
         }
         status

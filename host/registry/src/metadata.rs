@@ -6,7 +6,7 @@ use oarlock_model::{ApiError, ApiResult, Cause, meta, time};
 use rand::Rng as _;
 use serde_json::{Map, Value, json};
 
-use crate::{Context, Target};
+use crate::{Context, Target, strategy};
 
 /// Letters and digits that spell no words.
 const SUFFIX_LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
@@ -128,7 +128,7 @@ pub fn count_generation(row: &Row, object: &mut Value, old: &Value) {
     }
     let changed = match row.hooks.generation_changed {
         Some(changed) => changed(object, old),
-        None => differ_beyond(object, old, &["metadata", "status"]),
+        None => strategy::generation_changed(row, object, old),
     };
     if changed {
         bump_generation(object);

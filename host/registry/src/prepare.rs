@@ -148,7 +148,11 @@ pub fn update(target: &Target, object: &mut Value, old: &Value) {
 }
 
 pub fn validate(target: &Target, object: &Value, old: Option<&Value>) -> Vec<Cause> {
-    let mut causes = metadata::check(object, old);
+    let mut causes = if target.row.stored {
+        metadata::check(object, old)
+    } else {
+        Vec::new()
+    };
     // What only this subresource may change is not held against the object's own update rules.
     let against = if matches!(
         target.subresource.as_str(),

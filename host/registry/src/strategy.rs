@@ -64,6 +64,21 @@ pub fn ends_at_once(row: &Row, object: &Value) -> bool {
     text("/spec/nodeName").is_empty() || matches!(text("/status/phase"), "Succeeded" | "Failed")
 }
 
+/// Whether the two differ in what `metadata.generation` counts: everything but metadata and status, as a rule.
+pub fn generation_changed(row: &Row, new: &Value, old: &Value) -> bool {
+    let differ_in = |field: &str| {
+        let of = |object: &Value| object.get("metadata").and_then(|m| m.get(field)).cloned();
+        of(new) != of(old)
+    };
+    if is(row, "scheduling.k8s.io", "PriorityClass") {
+        return false;
+    }
+    crate::metadata::differ_beyond(new, old, &["metadata", "status"])
+        || (is(row, "apps", "Deployment") && differ_in("annotations"))
+        || (is(row, "discovery.k8s.io", "EndpointSlice")
+            && (differ_in("labels") || differ_in("annotations")))
+}
+
 pub fn is(row: &Row, group: &str, kind: &str) -> bool {
     row.kind == kind && row.group == group
 }

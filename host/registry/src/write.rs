@@ -86,7 +86,9 @@ impl Registry {
                 name: meta::name(&draft).to_owned(),
                 ..target.clone()
             };
-            metadata::begin(ctx, &target.row, &mut draft);
+            if target.row.stored {
+                metadata::begin(ctx, &target.row, &mut draft);
+            }
             let ready = self
                 .pipeline(
                     ctx,
@@ -340,7 +342,7 @@ impl Registry {
         if let Some(old) = old {
             prepare::restrict_to_subresource(target, &mut object, old);
         }
-        if !applied && target.subresource != "finalize" {
+        if !applied {
             managed::updated(ctx, target, old, &mut object);
         }
         let operation = if old.is_none() {
