@@ -92,7 +92,9 @@ impl Cluster {
         for plugin in &enabled {
             engine.configure(*plugin, "{}").expect("no trap").expect("no arguments are fine");
         }
-        let nodes: Vec<Value> = list(input, "nodes").iter().cloned().map(prepare::node).collect();
+        let mut nodes: Vec<Value> = list(input, "nodes").iter().cloned().map(prepare::node).collect();
+        // An API server lists them by name; the first node that has an image says how large it is.
+        nodes.sort_by(|a, b| text(&a["metadata"]["name"]).cmp(text(&b["metadata"]["name"])));
         let node_names: Vec<String> = nodes.iter().map(|n| text(&n["metadata"]["name"]).to_owned()).collect();
         let mut usage = vec![NodeUsage::default(); nodes.len()];
         let placed = list(input, "pods").iter().chain(list(input, "pending"));
@@ -168,7 +170,8 @@ impl Cluster {
     fn compare_verdict(&mut self, opened: &Opened, code: u32, recorded: &Value, at: &At<'_>, tally: &mut Tally) {
         let filter = &recorded["filter"];
         let left_out = opened.candidates.as_ref().is_some_and(|c| !c.nodes.iter().any(|n| n == at.node));
-        let ours = if code == 0 { None } else { Some(self.said(&self.engine.why(opened.query, code).expect("no trap"))) };
+        let verdict = (code != 0).then(|| self.engine.why(opened.query, code).expect("no trap"));
+        let ours = verdict.map(|v| self.said(&v));
         if filter == "ok" {
             tally.compare(at, "(first refusal)", "filter", &(left_out, ours), &(false, None));
         } else if text(&filter["stage"]) == "PreFilterResult" {

@@ -98,6 +98,8 @@ pub struct Counting {
     /// Containers without a CPU or memory request count with this much CPU and memory (exact amounts, not milli).
     pub missing_cpu: bool,
     pub missing_memory: bool,
+    /// Pod-level requests do not replace the sums of containers.
+    pub without_pod_level: bool,
 }
 
 /// Sums in whole units.
@@ -147,6 +149,7 @@ impl PodResources {
         raise(&mut sum, &init_peak);
         if let Some(pod_level) = self.pod_level()
             && self.has_pod_level_requests()
+            && !counting.without_pod_level
         {
             for (name, amount) in pod_level
                 .iter()
@@ -236,6 +239,7 @@ impl PodResources {
             with_status: true,
             missing_cpu,
             missing_memory,
+            without_pod_level: false,
         });
         (Totals::of(&real), Totals::of(&nonzero))
     }

@@ -74,7 +74,7 @@ fn host_ports(pod: &Value) -> Vec<HostPort> {
         .collect()
 }
 
-/// The sum over the pods of a node.
+/// The sum over the pods of a node. Sums of absurd requests wrap around, as upstream's do.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct NodeUsage {
     pods: u32,
@@ -106,7 +106,7 @@ impl NodeUsage {
     }
 
     fn sum(&mut self, pod: &PodUsage, sign: i64) {
-        let add = |total: &mut i64, amount: i64| *total = total.saturating_add(amount.saturating_mul(sign));
+        let add = |total: &mut i64, amount: i64| *total = total.wrapping_add(amount.wrapping_mul(sign));
         add(&mut self.cpu_milli, pod.real.cpu_milli);
         add(&mut self.memory, pod.real.memory);
         add(&mut self.ephemeral_storage, pod.real.ephemeral_storage);

@@ -27,11 +27,11 @@ pub struct Scalar {
     pub used: Vec<i64>,
 }
 
-/// One node's image.
+/// An image that some node has. Its size is what the first node to have it said, as upstream's cache keeps it.
 #[derive(Debug)]
-pub struct NodeImage {
-    pub name: Box<str>,
+pub struct ImageState {
     pub size_bytes: i64,
+    pub nodes: u32,
 }
 
 #[derive(Debug, Default)]
@@ -41,7 +41,7 @@ pub struct Mirror {
     pub labels: Vec<Labels>,
     pub unschedulable: Vec<bool>,
     pub taints: Vec<Vec<Taint>>,
-    pub images: Vec<Vec<NodeImage>>,
+    pub images: Vec<Vec<Box<str>>>,
     pub ports: Vec<Vec<HostPort>>,
     pub allocatable_cpu: Vec<i64>,
     pub allocatable_memory: Vec<i64>,
@@ -55,8 +55,7 @@ pub struct Mirror {
     pub nonzero_memory: Vec<i64>,
     scalars: Vec<Scalar>,
     scalar_index: HashMap<String, usize>,
-    /// On how many nodes an image is.
-    image_nodes: HashMap<Box<str>, u32>,
+    image_states: HashMap<Box<str>, ImageState>,
     node_count: usize,
 }
 
@@ -70,8 +69,8 @@ impl Mirror {
         self.node_count
     }
 
-    pub fn nodes_with_image(&self, name: &str) -> u32 {
-        self.image_nodes.get(name).copied().unwrap_or(0)
+    pub fn image(&self, name: &str) -> Option<&ImageState> {
+        self.image_states.get(name)
     }
 
     pub fn scalar(&self, name: &str) -> Option<&Scalar> {
@@ -142,11 +141,12 @@ impl Mirror {
         for image in node.status.images {
             for name in image.names {
                 let name = name.into_boxed_str();
-                if self.images[slot].iter().any(|i| i.name == name) {
+                if self.images[slot].contains(&name) {
                     continue;
                 }
-                *self.image_nodes.entry(name.clone()).or_default() += 1;
-                self.images[slot].push(NodeImage { name, size_bytes: image.size_bytes });
+                let new = ImageState { size_bytes: image.size_bytes, nodes: 0 };
+                self.image_states.entry(name.clone()).or_insert(new).nodes += 1;
+                self.images[slot].push(name);
             }
         }
         self.allocatable_cpu[slot] = 0;
@@ -172,10 +172,10 @@ impl Mirror {
 
     fn forget_images(&mut self, slot: usize) {
         for image in std::mem::take(&mut self.images[slot]) {
-            if let Some(count) = self.image_nodes.get_mut(&image.name) {
-                *count -= 1;
-                if *count == 0 {
-                    self.image_nodes.remove(&image.name);
+            if let Some(state) = self.image_states.get_mut(&image) {
+                state.nodes -= 1;
+                if state.nodes == 0 {
+                    self.image_states.remove(&image);
                 }
             }
         }

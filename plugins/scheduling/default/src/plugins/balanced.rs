@@ -58,7 +58,7 @@ impl Balanced {
             if allocatable == 0 {
                 continue;
             }
-            with.push((used + request) as f64 / allocatable as f64);
+            with.push(used.wrapping_add(*request) as f64 / allocatable as f64);
             without.push(used as f64 / allocatable as f64);
         }
         (MAX_NODE_SCORE + MAX_NODE_SCORE / 2 + with.evenness() - without.evenness()) / 2

@@ -190,7 +190,10 @@ pub struct Fit {
 impl Fit {
     pub fn new(config: &Config, pod: &PodResources) -> Self {
         let want = Totals::of(&pod.requests(Counting::default()));
-        let scored = pod.requests(Counting { with_status: true, missing_cpu: true, missing_memory: true });
+        // Upstream's score of this plugin does not look at pod-level requests, though its filter does.
+        let counting =
+            Counting { with_status: true, missing_cpu: true, missing_memory: true, without_pod_level: true };
+        let scored = pod.requests(counting);
         let scalars = want.others.iter().filter(|(name, amount)| *amount > 0 && !config.ignores(name));
         let amounts = config.resources.iter().map(|(r, weight)| (r.clone(), *weight, amount_of(&scored, r)));
         Self {
@@ -212,7 +215,7 @@ impl Fit {
             return missing;
         }
         let mut check = |bit: u64, want: i64, allocatable: i64, used: i64| {
-            if want > 0 && want > allocatable.saturating_sub(used) {
+            if want > 0 && want > allocatable.wrapping_sub(used) {
                 missing |= bit | if want > allocatable { UNRESOLVABLE } else { 0 };
             }
         };
@@ -252,10 +255,10 @@ impl Fit {
             if allocatable == 0 {
                 continue;
             }
-            let after = used.saturating_add(*request);
+            let after = used.wrapping_add(*request);
             let score = match &config.strategy {
                 Strategy::Least if after > allocatable => 0,
-                Strategy::Least => share(allocatable - after, allocatable),
+                Strategy::Least => share(allocatable.wrapping_sub(after), allocatable),
                 Strategy::Most => share(after.min(allocatable), allocatable),
                 Strategy::Ratio(points) if after > allocatable => on_line(points, MAX_NODE_SCORE),
                 Strategy::Ratio(points) => on_line(points, share(after, allocatable)),
@@ -274,13 +277,10 @@ impl Fit {
     }
 }
 
-/// `part * 100 / whole`
+/// `part * 100 / whole`, wrapping around as upstream's arithmetic does when amounts are absurd.
 #[inline]
 fn share(part: i64, whole: i64) -> i64 {
-    match part.checked_mul(MAX_NODE_SCORE) {
-        Some(product) => product / whole,
-        None => (i128::from(part) * i128::from(MAX_NODE_SCORE) / i128::from(whole)) as i64,
-    }
+    part.wrapping_mul(MAX_NODE_SCORE).wrapping_div(whole)
 }
 
 /// The value at `x` of the line through the points, level at both ends.

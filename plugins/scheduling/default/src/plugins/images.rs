@@ -35,7 +35,7 @@ impl Images {
 
     /// Whether any node has any of the images; else every score is 0.
     pub fn is_anywhere(&self, mirror: &Mirror) -> bool {
-        self.names.iter().any(|name| mirror.nodes_with_image(name) > 0)
+        self.names.iter().any(|name| mirror.image(name).is_some())
     }
 
     pub fn score(&self, mirror: &Mirror, slot: usize) -> i64 {
@@ -46,8 +46,10 @@ impl Images {
         let nodes = mirror.node_count() as f64;
         let mut sum = 0;
         for name in &self.names {
-            if let Some(image) = on_node.iter().find(|i| *i.name == **name) {
-                let spread = f64::from(mirror.nodes_with_image(name)) / nodes;
+            if on_node.iter().any(|i| **i == **name)
+                && let Some(image) = mirror.image(name)
+            {
+                let spread = f64::from(image.nodes) / nodes;
                 sum += (image.size_bytes as f64 * spread) as i64;
             }
         }
