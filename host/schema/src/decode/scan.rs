@@ -201,28 +201,32 @@ impl<'a> Text<'a> {
     pub(super) fn string(&mut self) -> Scan<Cow<'a, str>> {
         self.at += 1;
         let start = self.at;
-        loop {
-            match self.byte() {
-                Some(b'"') => {
-                    let text = &self.text[start..self.at];
-                    self.at += 1;
-                    return Ok(Cow::Borrowed(text));
-                }
-                Some(b'\\') => return self.escaped_string(start).map(Cow::Owned),
-                Some(0..=0x1f) => return self.bad("in string literal"),
-                Some(_) => self.at += 1,
-                None => return Err(end_of_input()),
+        self.at += self.plain_length();
+        match self.byte() {
+            Some(b'"') => {
+                let text = &self.text[start..self.at];
+                self.at += 1;
+                Ok(Cow::Borrowed(text))
             }
+            Some(b'\\') => self.escaped_string(start).map(Cow::Owned),
+            Some(_) => self.bad("in string literal"),
+            None => Err(end_of_input()),
         }
+    }
+
+    /// How many bytes from here need no care in a string.
+    fn plain_length(&self) -> usize {
+        let rest = &self.text.as_bytes()[self.at..];
+        rest.iter()
+            .position(|b| matches!(b, b'"' | b'\\' | 0..=0x1f))
+            .unwrap_or(rest.len())
     }
 
     fn escaped_string(&mut self, start: usize) -> Scan<String> {
         let mut out = String::from(&self.text[start..self.at]);
         loop {
             let plain = self.at;
-            while !matches!(self.byte(), None | Some(b'"' | b'\\' | 0..=0x1f)) {
-                self.at += 1;
-            }
+            self.at += self.plain_length();
             out.push_str(&self.text[plain..self.at]);
             match self.byte() {
                 Some(b'"') => {

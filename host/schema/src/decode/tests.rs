@@ -222,3 +222,85 @@ fn what_a_body_says_it_is() {
     );
     check("nul", Err("unexpected end of JSON input"));
 }
+
+/// A small deterministic generator, so that a failure can be run again.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 % limit as u64) as usize
+    }
+}
+
+/// Equal, but for the last digit of a double, which serde_json rounds in a hurry.
+fn same(a: &Value, b: &Value) -> bool {
+    match (a, b) {
+        (Value::Number(x), Value::Number(y)) => match (x.as_f64(), y.as_f64()) {
+            (Some(x), Some(y)) => (x - y).abs() <= x.abs() * 1e-12,
+            _ => x == y,
+        },
+        (Value::Array(x), Value::Array(y)) => {
+            x.len() == y.len() && x.iter().zip(y).all(|(x, y)| same(x, y))
+        }
+        (Value::Object(x), Value::Object(y)) => {
+            x.len() == y.len() && x.iter().zip(y).all(|((k, x), (l, y))| k == l && same(x, y))
+        }
+        _ => a == b,
+    }
+}
+
+/// Damaged texts never panic, and what is JSON to serde_json is JSON to us and the same tree, and the other way round.
+#[test]
+fn damaged_texts() {
+    const SAMPLE: &str = r#"{"kind":"Pod","spec":{"containers":[{"name":"a","priority":12,"limit":"1.5Gi","port":80,
+        "raw":{"x":[null,true,false,-1.5e3,0.25,"\u00e9\n\"",{}]}},{"name":"b \\ c"}],"labels":{"a":"1"},
+        "at":"2026-11-23T20:45:00Z","data":"YWJj"}}"#;
+    const BYTES: &[u8] = b"{}[]\",:\\ \n0123456789.-+eEtrufalsn\xc3\xa9\x00\xff";
+    let (any, pod) = (SchemaRef::any(), pod());
+    let mut random = Random(0x9e37_79b9_7f4a_7c15);
+    for _ in 0..20_000 {
+        let mut text = SAMPLE.as_bytes().to_vec();
+        for _ in 0..=random.below(4) {
+            let at = random.below(text.len());
+            match random.below(3) {
+                0 => text[at] = BYTES[random.below(BYTES.len())],
+                1 => text.insert(at, BYTES[random.below(BYTES.len())]),
+                _ => {
+                    let end = (at + random.below(12)).min(text.len());
+                    text.drain(at..end);
+                }
+            }
+        }
+        let shown = String::from_utf8_lossy(&text).into_owned();
+        let by_schema = decode(&pod, &text);
+        let ours = decode(&any, &text);
+        assert_eq!(
+            matches!(by_schema, Err(DecodeError::Syntax(_))),
+            ours.is_err(),
+            "schemas do not change what is JSON: {shown}"
+        );
+        match (serde_json::from_str::<Value>(&shown), ours) {
+            (Ok(theirs), Ok(ours)) => {
+                assert!(
+                    same(&theirs, &ours.value),
+                    "{shown}: {theirs} and {}",
+                    ours.value
+                );
+            }
+            (Err(_), Err(_)) => {}
+            // Half a surrogate pair and numbers beyond a double are errors to serde_json only.
+            (Err(error), Ok(_)) => {
+                let text = error.to_string();
+                let lenient = ["surrogate", "number out of range", "hex escape"];
+                assert!(
+                    lenient.iter().any(|why| text.contains(why)),
+                    "{shown}: {text}"
+                );
+            }
+            (Ok(_), Err(error)) => panic!("{shown}: {error}"),
+        }
+    }
+}
