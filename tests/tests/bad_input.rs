@@ -70,8 +70,8 @@ async fn bodies_names_and_selectors() {
                 "application/vnd.kubernetes.protobuf",
                 Bytes::from_static(b"k8s\0\xff\xff"),
             ),
-            415,
-            "media type",
+            400,
+            "EOF",
         ),
         (
             post("text/plain", Bytes::from_static(b"hello")),

@@ -12,7 +12,7 @@ use oarlock_schema::{DecodeError, Property, Schema, SchemaRef, Type, decode, dec
 use serde_json::Value;
 
 use crate::failure::Failure;
-use crate::negotiate::Format;
+use crate::negotiate::BodyFormat;
 use crate::query::check_delete;
 
 /// Upstream's limit of a request body.
@@ -79,10 +79,10 @@ async fn collect(mut body: Incoming) -> Result<Bytes, Failure> {
 }
 
 /// What the registry decodes. `kind`: what the route takes, for the message.
-pub(crate) fn object(bytes: Bytes, format: Format, kind: &str) -> Result<Body, Failure> {
+pub(crate) fn object(bytes: Bytes, format: BodyFormat, kind: &str) -> Result<Body, Failure> {
     match format {
-        Format::Json => Ok(Body::Json(bytes)),
-        Format::Yaml => {
+        BodyFormat::Json => Ok(Body::Json(bytes)),
+        BodyFormat::Yaml => {
             let value = yaml(&bytes).map_err(|why| {
                 let quoted = quote(&bytes);
                 Failure::bad_request(format!(
@@ -91,7 +91,12 @@ pub(crate) fn object(bytes: Bytes, format: Format, kind: &str) -> Result<Body, F
             })?;
             Ok(Body::Value(value))
         }
+        BodyFormat::Protobuf => Ok(Body::Value(protobuf(&bytes)?)),
     }
+}
+
+fn protobuf(bytes: &[u8]) -> Result<Value, Failure> {
+    oarlock_kinds::protobuf::decode(bytes).map_err(|e| Failure::bad_request(e.to_string()))
 }
 
 /// One YAML document; the error is upstream's `yaml: …`.
@@ -132,20 +137,22 @@ fn quote(bytes: &[u8]) -> String {
 /// A body of `DeleteOptions`, and whether it asks for a dry run.
 pub(crate) fn delete_options(
     bytes: &[u8],
-    format: Format,
+    format: BodyFormat,
 ) -> Result<(DeleteOptions, bool), Failure> {
     let decoded = match format {
-        Format::Json => decode(delete_schema(), bytes).map_err(|e| match e {
+        BodyFormat::Json => decode(delete_schema(), bytes).map_err(|e| match e {
             DecodeError::Syntax(text) => Failure::bad_request(format!(
                 "couldn't get version/kind; json parse error: {text}"
             )),
             DecodeError::Type(text) => Failure::bad_request(text),
         })?,
-        Format::Yaml => {
+        BodyFormat::Yaml => {
             let value = yaml(bytes).map_err(Failure::bad_request)?;
             decode_value(delete_schema(), &value)
                 .map_err(|e| Failure::bad_request(e.to_string()))?
         }
+        BodyFormat::Protobuf => decode_value(delete_schema(), &protobuf(bytes)?)
+            .map_err(|e| Failure::bad_request(e.to_string()))?,
     };
     let value = decoded.value;
     if let Some(kind) = value
@@ -257,14 +264,14 @@ mod tests {
     fn delete_bodies() {
         let (options, dry_run) = delete_options(
             br#"{"kind":"DeleteOptions","apiVersion":"v1","gracePeriodSeconds":3,"preconditions":{"uid":"u"},"dryRun":["All"]}"#,
-            Format::Json,
+            BodyFormat::Json,
         )
         .unwrap();
         assert_eq!(options.grace_period_seconds, Some(3));
         assert_eq!(options.precondition_uid.as_deref(), Some("u"));
         assert!(dry_run);
         let message = |body: &[u8]| {
-            delete_options(body, Format::Json)
+            delete_options(body, BodyFormat::Json)
                 .unwrap_err()
                 .body()
                 .unwrap()["message"]

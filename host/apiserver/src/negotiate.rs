@@ -1,7 +1,8 @@
 //! Which representation to answer in, and which one a body is in.
 //!
 //! Two checks follow one another, as upstream: the route's list of media types (a 406 of its own form), then the server's
-//! own choice with type parameters (`as=Table`). Protobuf is named in both and chosen by neither.
+//! own choice with type parameters (`as=Table`). Protobuf is read (`protobuf`) but not written: it is named in both lists, and
+//! who asks for nothing else is refused.
 
 use http::HeaderMap;
 use http::header::{ACCEPT, CONTENT_TYPE};
@@ -20,6 +21,8 @@ pub(crate) enum Format {
     #[default]
     Json,
     Yaml,
+    /// Of bodies alone.
+    Protobuf,
 }
 
 impl Format {
@@ -27,6 +30,7 @@ impl Format {
         match self {
             Self::Json => JSON,
             Self::Yaml => YAML,
+            Self::Protobuf => PROTOBUF,
         }
     }
 }
@@ -200,14 +204,23 @@ pub(crate) fn aggregated_discovery(headers: &HeaderMap) -> Option<&'static str> 
     None
 }
 
+/// What a body may be in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum BodyFormat {
+    Json,
+    Yaml,
+    Protobuf,
+}
+
 /// The format of the body of a create, an update or a delete.
-pub(crate) fn body_format(headers: &HeaderMap) -> Result<Format, Failure> {
+pub(crate) fn body_format(headers: &HeaderMap) -> Result<BodyFormat, Failure> {
     let Some(value) = headers.get(CONTENT_TYPE) else {
-        return Ok(Format::Json);
+        return Ok(BodyFormat::Json);
     };
     match value.as_bytes() {
-        b"application/json" | b"" => return Ok(Format::Json),
-        b"application/yaml" => return Ok(Format::Yaml),
+        b"application/json" | b"" => return Ok(BodyFormat::Json),
+        b"application/vnd.kubernetes.protobuf" => return Ok(BodyFormat::Protobuf),
+        b"application/yaml" => return Ok(BodyFormat::Yaml),
         _ => {}
     }
     let text = value.to_str().unwrap_or("");
@@ -216,8 +229,9 @@ pub(crate) fn body_format(headers: &HeaderMap) -> Result<Format, Failure> {
         .skip(1)
         .all(|p| p.trim().is_empty() || p.contains('='));
     match media_type(text) {
-        JSON if well_formed => Ok(Format::Json),
-        YAML if well_formed => Ok(Format::Yaml),
+        PROTOBUF if well_formed => Ok(BodyFormat::Protobuf),
+        JSON if well_formed => Ok(BodyFormat::Json),
+        YAML if well_formed => Ok(BodyFormat::Yaml),
         _ => Err(Failure::unsupported_body()),
     }
 }
@@ -330,15 +344,18 @@ mod tests {
 
     #[test]
     fn bodies() {
-        let check = |content_type: &str, expect: Option<Format>| {
+        let check = |content_type: &str, expect: Option<BodyFormat>| {
             let mut headers = HeaderMap::new();
             headers.insert(CONTENT_TYPE, content_type.parse().unwrap());
             assert_eq!(body_format(&headers).ok(), expect, "{content_type}");
         };
-        check("application/json; charset=utf-8", Some(Format::Json));
-        check("application/yaml", Some(Format::Yaml));
+        check("application/json; charset=utf-8", Some(BodyFormat::Json));
+        check("application/yaml", Some(BodyFormat::Yaml));
         check("application/json;foo", None);
-        check("application/vnd.kubernetes.protobuf", None);
+        check(
+            "application/vnd.kubernetes.protobuf",
+            Some(BodyFormat::Protobuf),
+        );
         check("bogus", None);
     }
 }

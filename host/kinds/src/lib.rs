@@ -6,6 +6,7 @@ mod events;
 mod facts;
 pub mod openapi;
 pub mod own;
+pub mod protobuf;
 mod row;
 pub mod rules;
 mod table;
