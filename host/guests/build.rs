@@ -74,7 +74,7 @@ fn watch(root: &Path) {
         println!("cargo::rerun-if-changed={}", root.join(part).display());
     }
     let plugins = root.join("plugins");
-    for part in ["Cargo.toml", ".cargo"]
+    for part in ["Cargo.toml", ".cargo", "controller-kit"]
         .into_iter()
         .chain(TABLES.map(|(folder, _)| folder))
     {

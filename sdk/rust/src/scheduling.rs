@@ -26,6 +26,21 @@ pub use mirror::{Mirror, NodeInfo};
 pub use objects::{Container, Node, Pod, Taint, Toleration};
 pub use simple::{Entry, Filter, Plugin, Plugins, Refusal, Score};
 
+/// The usage of a node with so many pods that request nothing.
+pub fn usage_of(pods: u32) -> Usage {
+    Usage {
+        id: 0,
+        pods,
+        cpu_milli: 0,
+        memory: 0,
+        ephemeral_storage: 0,
+        nonzero_cpu_milli: 0,
+        nonzero_memory: 0,
+        others: Vec::new(),
+        ports: Vec::new(),
+    }
+}
+
 /// The answer of `filter` for a slot without a node.
 pub const NO_NODE: u32 = u32::MAX;
 

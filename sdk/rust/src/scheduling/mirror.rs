@@ -27,14 +27,7 @@ impl NodeInfo {
     pub fn new(id: u32, node: Node) -> Self {
         let usage = Usage {
             id,
-            pods: 0,
-            cpu_milli: 0,
-            memory: 0,
-            ephemeral_storage: 0,
-            nonzero_cpu_milli: 0,
-            nonzero_memory: 0,
-            others: Vec::new(),
-            ports: Vec::new(),
+            ..super::usage_of(0)
         };
         Self {
             id,
