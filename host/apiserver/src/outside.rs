@@ -97,14 +97,11 @@ pub(crate) async fn answer(call: &Call<'_>) -> Result<Answer, Failure> {
             Format::Json,
             true,
         )),
-        _ if path.starts_with("/openapi/") => {
-            let answer = call
-                .api
-                .openapi
-                .answer(call, path)
-                .ok_or(Failure::page_not_found())?;
-            Ok(respond::compressed(answer, call.headers))
-        }
+        _ if path.starts_with("/openapi/") => call
+            .api
+            .openapi
+            .answer(call, path)
+            .ok_or(Failure::page_not_found()),
         _ => Err(Failure::page_not_found()),
     }
 }
