@@ -53,9 +53,11 @@ impl Quantity {
         self.format
     }
 
-    /// Whole units, rounded up (away from zero).
+    /// Whole units, rounded up (away from zero). A sum beyond the range of `i64` wraps around, as upstream's does.
     pub fn value(self) -> i64 {
-        div_away(self.nanos, NANO)
+        let quotient = self.nanos / NANO;
+        let value = if self.nanos % NANO == 0 { quotient } else { quotient + self.nanos.signum() };
+        value as i64
     }
 
     /// Thousandths, rounded up (away from zero), capped to the range of `i64`.
@@ -87,12 +89,12 @@ impl Quantity {
     /// Sum, in the format of `self` (of `other` if `self` is zero).
     pub fn plus(self, other: Self) -> Self {
         let format = if self.nanos == 0 { other.format } else { self.format };
-        Self { nanos: (self.nanos + other.nanos).clamp(-MAX, MAX), format }
+        Self { nanos: self.nanos.saturating_add(other.nanos), format }
     }
 
     pub fn minus(self, other: Self) -> Self {
         let format = if self.nanos == 0 { other.format } else { self.format };
-        Self { nanos: (self.nanos - other.nanos).clamp(-MAX, MAX), format }
+        Self { nanos: self.nanos.saturating_sub(other.nanos), format }
     }
 
     /// From JSON: a string in any legal spelling, or a number.
