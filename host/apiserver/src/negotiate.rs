@@ -1,7 +1,7 @@
 //! Which representation to answer in, and which one a body is in.
 //!
 //! Two checks follow one another, as upstream: the route's list of media types (a 406 of its own form), then the server's
-//! own choice with type parameters (`as=Table`). Protobuf is read (`protobuf`) but not written: it is named in both lists, and
+//! own choice with type parameters (`as=Table`). Protobuf is read but not written: it is named in both lists, and
 //! who asks for nothing else is refused.
 
 use http::HeaderMap;
@@ -21,8 +21,6 @@ pub(crate) enum Format {
     #[default]
     Json,
     Yaml,
-    /// Of bodies alone.
-    Protobuf,
 }
 
 impl Format {
@@ -30,7 +28,6 @@ impl Format {
         match self {
             Self::Json => JSON,
             Self::Yaml => YAML,
-            Self::Protobuf => PROTOBUF,
         }
     }
 }
