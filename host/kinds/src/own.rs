@@ -1,12 +1,14 @@
 //! The rows of oarlock.dev/v1alpha1: components, their bytes, scheduler profiles and controllers. Hand-written schemas.
 
+mod rules;
+
 use oarlock_model::Gvk;
 use oarlock_schema::{ListType, Presence, Property, Schema, SchemaRef, Type};
 use serde_json::json;
 
 use crate::builtin::{ALL_VERBS, storage_prefix, verbs};
 use crate::facts::facts;
-use crate::{Propagation, Row, Subresource, columns, rules};
+use crate::{Propagation, Row, Subresource};
 
 pub const GROUP: &str = "oarlock.dev";
 pub const VERSION: &str = "v1alpha1";
@@ -72,8 +74,8 @@ fn row(
         schema: top_level(kind, fields),
         selectable_fields: Vec::new(),
         default_propagation: Propagation::Background,
-        columns: columns::columns(GROUP, kind),
-        hooks: rules::hooks(GROUP, kind),
+        columns: rules::columns(kind),
+        hooks: rules::hooks(kind),
     }
 }
 

@@ -252,7 +252,7 @@ impl Writer<'_> {
                 }
                 "create" => self.operation(row, &collection, &CREATE_VERB, "", &bodies),
                 "deletecollection" => {
-                    self.operation(row, &collection, &DELETE_COLLECTION_VERB, "", &bodies)
+                    self.operation(row, &collection, &DELETE_COLLECTION_VERB, "", &bodies);
                 }
                 verb => {
                     if let Some(verb) = verb_of_item(verb) {

@@ -121,13 +121,22 @@ fn the_index_names_documents_by_content() {
 fn our_own_kinds_are_explained() {
     let document = v3_document(&Kinds::builtin(), "oarlock.dev", "v1alpha1").expect("served");
     let schemas = &document["components"]["schemas"];
-    let spec = &schemas["dev.oarlock.v1alpha1.SchedulerProfileSpec"];
-    for (name, property) in spec["properties"].as_object().expect("properties") {
-        assert!(
-            property.get("description").is_some(),
-            "{name} has no description in data/own.txt"
-        );
+    for (definition, schema) in schemas.as_object().expect("schemas") {
+        let ours =
+            definition.starts_with("dev.oarlock.") && definition != "dev.oarlock.v1alpha1.Plugins";
+        for (name, property) in schema["properties"]
+            .as_object()
+            .filter(|_| ours)
+            .into_iter()
+            .flatten()
+        {
+            assert!(
+                property.get("description").is_some(),
+                "{definition} {name} has no text in data/own.txt"
+            );
+        }
     }
+    let spec = &schemas["dev.oarlock.v1alpha1.SchedulerProfileSpec"];
     assert_eq!(
         spec["properties"]["schedulerName"]["default"],
         "default-scheduler"
