@@ -4,10 +4,28 @@
 //! speaks in Kubernetes' own words, since clients match on them. Addresses and ports of services are handed out by the
 //! registry, not here.
 
+mod affinity;
+mod batch;
+mod check;
+mod config;
+mod container;
+mod cron;
 mod defaults;
+mod metadata;
+mod names;
+mod network;
+mod node;
+mod path;
+mod pod;
 mod pod_defaults;
+mod pod_spec;
 mod prepare;
 mod quantity;
+mod scale;
+mod service;
+mod storage;
+mod volume;
+mod workload;
 
 use crate::Hooks;
 
@@ -20,6 +38,8 @@ pub fn hooks(group: &str, kind: &str) -> Hooks {
         default: defaults::of(group, kind),
         prepare_create: prepare::create_of(group, kind),
         prepare_update: prepare::update_of(group, kind),
+        validate: check::of(group, kind),
+        warn: check::warnings_of(group, kind),
         grace_seconds: match (group, kind) {
             ("", "Pod") => |pod| {
                 let stated = pod.pointer("/spec/terminationGracePeriodSeconds");

@@ -287,6 +287,28 @@ fn secret(object: &mut Value) {
 }
 
 fn node(object: &mut Value) {
+    // One range under two names: the single one wins.
+    if let Some(spec) = object.get_mut("spec").and_then(Value::as_object_mut) {
+        let single = spec
+            .get("podCIDR")
+            .and_then(Value::as_str)
+            .filter(|r| !r.is_empty())
+            .map(str::to_owned);
+        let first = spec
+            .get("podCIDRs")
+            .and_then(|l| l.get(0))
+            .and_then(Value::as_str)
+            .map(str::to_owned);
+        match (single, first) {
+            (Some(single), first) if first.as_ref() != Some(&single) => {
+                spec.insert("podCIDRs".to_owned(), json!([single]));
+            }
+            (None, Some(first)) => {
+                spec.insert("podCIDR".to_owned(), Value::String(first));
+            }
+            _ => {}
+        }
+    }
     if let Some(status) = object.get_mut("status").and_then(Value::as_object_mut)
         && let Some(capacity) = status
             .get("capacity")
@@ -299,6 +321,19 @@ fn node(object: &mut Value) {
 
 fn claim(object: &mut Value) {
     set_text(spec(object), "volumeMode", "Filesystem");
+    // Two names of one field.
+    for (from, to) in [
+        ("dataSource", "dataSourceRef"),
+        ("dataSourceRef", "dataSource"),
+    ] {
+        if let Some(source) = spec(object)
+            .get(from)
+            .filter(|s| s.get("namespace").is_none() && s.is_object())
+            .cloned()
+        {
+            set(spec(object), to, source);
+        }
+    }
     set_text(status(object), "phase", "Pending");
 }
 

@@ -26,6 +26,7 @@ pub fn update_of(group: &str, kind: &str) -> fn(&mut Value, &Value) {
             template_generation(new, before + i64::from(changed));
         },
         ("", "Pod") => keep_qos,
+        ("", "Service") => drop_fields_of_old_type,
         _ => |_, _| {},
     }
 }
@@ -56,6 +57,68 @@ fn pod(object: &mut Value) {
     }
     status.insert("qosClass".to_owned(), json!(qos_class(object)));
     meta::as_map_mut(object).insert("status".to_owned(), Value::Object(status));
+}
+
+/// Fields that only the service's old type had go with it, unless the caller set them anew.
+fn drop_fields_of_old_type(new: &mut Value, old: &Value) {
+    let old = &old["spec"];
+    let Some(spec) = new.get_mut("spec").and_then(Value::as_object_mut) else {
+        return;
+    };
+    let kind = |spec: &Value| spec["type"].as_str().unwrap_or("").to_owned();
+    let now = spec
+        .get("type")
+        .and_then(Value::as_str)
+        .unwrap_or("")
+        .to_owned();
+    let external_ips =
+        |ips: Option<&Value>| ips.and_then(Value::as_array).is_some_and(|l| !l.is_empty());
+    let external = |kind: &str, ips| {
+        matches!(kind, "NodePort" | "LoadBalancer") || (kind == "ClusterIP" && ips)
+    };
+    let mut gone: Vec<&str> = Vec::new();
+    if now == "ExternalName" {
+        gone.extend([
+            "clusterIP",
+            "clusterIPs",
+            "ipFamilies",
+            "ipFamilyPolicy",
+            "internalTrafficPolicy",
+        ]);
+    }
+    if now != "LoadBalancer" {
+        gone.extend(["allocateLoadBalancerNodePorts", "loadBalancerClass"]);
+    }
+    if !external(&now, external_ips(spec.get("externalIPs")))
+        && external(&kind(old), external_ips(old.get("externalIPs")))
+    {
+        gone.push("externalTrafficPolicy");
+    }
+    for field in gone {
+        if old.get(field).is_some() && spec.get(field) == old.get(field) {
+            spec.remove(field);
+        }
+    }
+    if !matches!(now.as_str(), "NodePort" | "LoadBalancer")
+        && matches!(kind(old).as_str(), "NodePort" | "LoadBalancer")
+    {
+        let before: Vec<&Value> = old["ports"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(|p| &p["nodePort"])
+            .collect();
+        for port in spec
+            .get_mut("ports")
+            .and_then(Value::as_array_mut)
+            .into_iter()
+            .flatten()
+        {
+            if before.contains(&&port["nodePort"]) {
+                port.as_object_mut().map(|p| p.remove("nodePort"));
+            }
+        }
+    }
 }
 
 fn keep_qos(new: &mut Value, old: &Value) {

@@ -130,7 +130,8 @@ fn from_zero(schema: Option<&Schema>, new: &Value, level: Level) -> Nodes {
             for (name, value) in map.iter().filter(|(name, _)| !level.skips(name)) {
                 let below = level.below(name);
                 let property = fields.property(name);
-                let always = property.is_some_and(|p| matches!(p.presence, Presence::Always | Presence::AlwaysNull))
+                let always = property
+                    .is_some_and(|p| matches!(p.presence, Presence::Always | Presence::AlwaysNull))
                     || below == Level::Metadata;
                 let old = if always { Old::Zero } else { Old::Absent };
                 nodes.put(

@@ -1,0 +1,229 @@
+//! Names and other short texts: what they must look like, and what is said if they do not.
+
+use std::net::IpAddr;
+
+const LABEL: &str = "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')";
+const SUBDOMAIN: &str = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
+const SEARCH: &str = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '_', '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '_?[a-z0-9]([-_a-z0-9]*[a-z0-9])?(\\._?[a-z0-9]([-_a-z0-9]*[a-z0-9])?)*')";
+const LABEL_VALUE: &str = "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')";
+const QUALIFIED: &str = "must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')";
+const CONFIG_KEY: &str = "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or 'KEY_NAME',  or 'key-name', regex used for validation is '[-._a-zA-Z0-9]+')";
+
+const MAX_LABEL: usize = 63;
+const MAX_SUBDOMAIN: usize = 253;
+
+pub const BAD_IP: &str = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
+pub const BAD_CIDR: &str = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";
+
+fn is_alphanumeric_at_ends(
+    text: &str,
+    inner: impl Fn(u8) -> bool,
+    end: impl Fn(u8) -> bool,
+) -> bool {
+    let bytes = text.as_bytes();
+    match (bytes.first(), bytes.last()) {
+        (Some(first), Some(last)) => {
+            end(*first) && end(*last) && bytes.iter().all(|b| inner(*b) || end(*b))
+        }
+        _ => false,
+    }
+}
+
+fn lower(byte: u8) -> bool {
+    byte.is_ascii_lowercase() || byte.is_ascii_digit()
+}
+
+fn is_label(text: &str) -> bool {
+    is_alphanumeric_at_ends(text, |b| b == b'-', lower)
+}
+
+fn is_name_part(text: &str) -> bool {
+    is_alphanumeric_at_ends(
+        text,
+        |b| matches!(b, b'-' | b'_' | b'.'),
+        |b| b.is_ascii_alphanumeric(),
+    )
+}
+
+fn checked(text: &str, most: usize, unit: &str, fits: bool, message: &str) -> Vec<String> {
+    let mut errors = Vec::new();
+    if text.len() > most {
+        errors.push(format!("must be no more than {most} {unit}"));
+    }
+    if !fits {
+        errors.push(message.to_owned());
+    }
+    errors
+}
+
+pub fn dns_label(text: &str) -> Vec<String> {
+    checked(text, MAX_LABEL, "characters", is_label(text), LABEL)
+}
+
+pub fn dns_subdomain(text: &str) -> Vec<String> {
+    checked(
+        text,
+        MAX_SUBDOMAIN,
+        "characters",
+        text.split('.').all(is_label),
+        SUBDOMAIN,
+    )
+}
+
+/// A search domain: underscores are fine, and so is a final dot.
+pub fn search_domain(text: &str) -> Vec<String> {
+    let name = if text.len() > 1 {
+        text.strip_suffix('.').unwrap_or(text)
+    } else {
+        text
+    };
+    let part = |part: &str| {
+        let part = part.strip_prefix('_').unwrap_or(part);
+        is_alphanumeric_at_ends(part, |b| matches!(b, b'-' | b'_'), lower)
+    };
+    checked(
+        name,
+        MAX_SUBDOMAIN,
+        "characters",
+        name.split('.').all(part),
+        SEARCH,
+    )
+}
+
+/// For names that become parts of URLs only.
+pub fn path_segment(text: &str) -> Vec<String> {
+    let mut errors = Vec::new();
+    if text == "." || text == ".." {
+        errors.push(format!("may not be '{text}'"));
+    }
+    for bad in ['/', '%'] {
+        if text.contains(bad) {
+            errors.push(format!("may not contain '{bad}'"));
+        }
+    }
+    errors
+}
+
+pub fn label_value(text: &str) -> Vec<String> {
+    checked(
+        text,
+        MAX_LABEL,
+        "bytes",
+        text.is_empty() || is_name_part(text),
+        LABEL_VALUE,
+    )
+}
+
+/// `name` or `prefix/name`: keys of labels, annotations and taints, resource names, condition types.
+pub fn qualified_name(text: &str) -> Vec<String> {
+    let mut errors = Vec::new();
+    let parts: Vec<&str> = text.split('/').collect();
+    let name = match parts.as_slice() {
+        [name] => name,
+        [prefix, name] => {
+            if prefix.is_empty() {
+                errors.push("prefix part must be non-empty".to_owned());
+            } else {
+                errors.extend(
+                    dns_subdomain(prefix)
+                        .into_iter()
+                        .map(|e| format!("prefix part {e}")),
+                );
+            }
+            name
+        }
+        _ => {
+            return vec![format!(
+                "a valid label key {QUALIFIED} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')"
+            )];
+        }
+    };
+    if name.is_empty() {
+        errors.push("name part must be non-empty".to_owned());
+    } else if name.len() > MAX_LABEL {
+        errors.push(format!("name part must be no more than {MAX_LABEL} bytes"));
+    }
+    if !is_name_part(name) {
+        errors.push(format!("name part {QUALIFIED}"));
+    }
+    errors
+}
+
+pub fn config_map_key(text: &str) -> Vec<String> {
+    let fits = !text.is_empty()
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
+    let mut errors = checked(text, MAX_SUBDOMAIN, "characters", fits, CONFIG_KEY);
+    if text == "." {
+        errors.push("must not be '.'".to_owned());
+    } else if text == ".." {
+        errors.push("must not be '..'".to_owned());
+    } else if text.starts_with("..") {
+        errors.push("must not start with '..'".to_owned());
+    }
+    errors
+}
+
+/// A port's name (IANA service name).
+pub fn port_name(text: &str) -> Vec<String> {
+    let mut errors = Vec::new();
+    if text.len() > 15 {
+        errors.push("must be no more than 15 characters".to_owned());
+    }
+    if text.is_empty() || !text.bytes().all(|b| lower(b) || b == b'-') {
+        errors.push(
+            "must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)".to_owned(),
+        );
+    }
+    if !text.bytes().any(|b| b.is_ascii_lowercase()) {
+        errors.push("must contain at least one letter (a-z)".to_owned());
+    }
+    if text.contains("--") {
+        errors.push("must not contain consecutive hyphens".to_owned());
+    }
+    if text.starts_with('-') || text.ends_with('-') {
+        errors.push("must not begin or end with a hyphen".to_owned());
+    }
+    errors
+}
+
+/// The name of an environment variable: anything printable but `=`.
+pub fn env_name(text: &str) -> Vec<String> {
+    let fits = !text.is_empty()
+        && text
+            .bytes()
+            .all(|b| (b' '..=b'~').contains(&b) && b != b'=');
+    if fits {
+        Vec::new()
+    } else {
+        vec!["a valid environment variable name must consist only of printable ASCII characters other than '=' (e.g. 'my-name',  or 'MY_NAME',  or 'MyName', regex used for validation is '^[ -<>-~]+$')".to_owned()]
+    }
+}
+
+pub fn is_ip(text: &str) -> bool {
+    text.parse::<IpAddr>().is_ok()
+}
+
+/// `10.9.8.0/24`
+pub fn is_cidr(text: &str) -> bool {
+    text.split_once('/').is_some_and(|(ip, bits)| {
+        let most = match ip.parse::<IpAddr>() {
+            Ok(IpAddr::V4(_)) => 32,
+            Ok(IpAddr::V6(_)) => 128,
+            Err(_) => return false,
+        };
+        !bits.is_empty()
+            && bits.bytes().all(|b| b.is_ascii_digit())
+            && bits.parse::<u32>().is_ok_and(|b| b <= most)
+    })
+}
+
+/// A percentage such as `25%`.
+pub fn percent(text: &str) -> Option<i64> {
+    let digits = text.strip_suffix('%')?;
+    let fits = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
+    if fits { digits.parse().ok() } else { None }
+}
+
+pub const BAD_PERCENT: &str = "a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or '93%', regex used for validation is '[0-9]+%')";
