@@ -12,15 +12,15 @@ use crate::{Body, Context, FieldValidation};
 const SUMMARY_BYTES: usize = 30;
 
 /// A body of a create or an update, as a tree that fits the schema. Sets apiVersion and kind if they are absent.
-pub fn body(ctx: &Context, row: &Row, body: Body) -> ApiResult<Value> {
+pub fn body(ctx: &Context, row: &Row, body: &Body) -> ApiResult<Value> {
     let decoded = match body {
         Body::Json(json) => {
-            check_type_of_text(row, &json)?;
-            decode(&row.schema, &json).map_err(|e| text_error(row, &json, &e))?
+            check_type_of_text(row, json)?;
+            decode(&row.schema, json).map_err(|e| text_error(row, json, &e))?
         }
         Body::Value(value) => {
-            check_type(row, meta::api_version(&value), meta::kind(&value))?;
-            decode_value(&row.schema, &value)
+            check_type(row, meta::api_version(value), meta::kind(value))?;
+            decode_value(&row.schema, value)
                 .map_err(|e| cannot_be_handled(row, &row.kind, &e.to_string()))?
         }
     };

@@ -123,14 +123,13 @@ impl Registry {
                 record.modified,
             )?))),
             Verdict::Remove => {
-                if ctx.dry_run || self.remove(target, record).await? {
-                    return Ok(Some(Deleted::Gone(shown(
-                        &target.row,
-                        &record.value,
-                        record.modified,
-                    )?)));
-                }
-                Ok(None)
+                let revision = if ctx.dry_run {
+                    Some(record.modified)
+                } else {
+                    self.remove(target, record).await?
+                };
+                let gone = revision.map(|revision| shown(&target.row, &record.value, revision));
+                Ok(gone.transpose()?.map(Deleted::Gone))
             }
             Verdict::Mark { object, remove } => {
                 let value = save(&target.row, &object)?;

@@ -11,6 +11,7 @@ mod errors;
 mod keys;
 mod managed;
 mod metadata;
+mod patch;
 mod prepare;
 mod read;
 mod registry;

@@ -1,7 +1,7 @@
 //! `metadata.managedFields` on every write: which manager owns which field. The engine is in `oarlock_schema::apply`;
 //! here is what of an object it sees for a kind and a subresource.
 
-use oarlock_model::{ApiError, ApiResult, Reason, meta, time};
+use oarlock_model::{ApiError, ApiResult, Reason, time};
 use oarlock_schema::apply::{self, ApplyError, FieldPath, Operation, Writer};
 use serde_json::Value;
 
@@ -51,15 +51,6 @@ fn with_writer<T>(
 /// After a create or an update by plain means: the fields that `new` changed belong to the caller.
 pub fn updated(ctx: &Context, target: &Target, old: Option<&Value>, new: &mut Value) {
     if !target.row.stored {
-        return;
-    }
-    if let ("finalize", Some(old)) = (target.subresource.as_str(), old) {
-        // Nobody owns a namespace's finalizers.
-        let metadata = meta::metadata_mut(new);
-        match old.pointer("/metadata/managedFields") {
-            Some(fields) => metadata.insert("managedFields".to_owned(), fields.clone()),
-            None => metadata.remove("managedFields"),
-        };
         return;
     }
     with_writer(ctx, target, &target.subresource, |writer| {

@@ -18,11 +18,7 @@ pub fn restrict_to_subresource(target: &Target, object: &mut Value, old: &Value)
     match target.subresource.as_str() {
         "" => {}
         "status" => {
-            let status = object.as_object_mut().and_then(|map| map.remove("status"));
-            let metadata = object
-                .as_object_mut()
-                .and_then(|map| map.remove("metadata"));
-            rebuild(object, old, metadata, &["status"], status);
+            restore(object, old, &["metadata", "status"]);
             // Owners and finalizers are not the status's affair.
             copy(object, old, &["metadata", "ownerReferences"]);
             copy(object, old, &["metadata", "finalizers"]);
@@ -36,12 +32,21 @@ pub fn restrict_to_subresource(target: &Target, object: &mut Value, old: &Value)
                 .and_then(|map| map.remove("metadata"));
             rebuild(object, old, metadata, &["status", "conditions"], conditions);
         }
-        _ => {
-            let spec = object.as_object_mut().and_then(|map| map.remove("spec"));
-            let metadata = object
-                .as_object_mut()
-                .and_then(|map| map.remove("metadata"));
-            rebuild(object, old, metadata, &["spec"], spec);
+        _ => restore(object, old, &["metadata", "spec"]),
+    }
+}
+
+/// Makes every top-level field but these what it was. Copies only what differs.
+fn restore(object: &mut Value, old: &Value, changed: &[&str]) {
+    let map = meta::as_map_mut(object);
+    let Some(old) = old.as_object() else { return };
+    map.retain(|name, _| changed.contains(&name.as_str()) || old.contains_key(name));
+    for (name, value) in old
+        .iter()
+        .filter(|(name, _)| !changed.contains(&name.as_str()))
+    {
+        if map.get(name) != Some(value) {
+            map.insert(name.clone(), value.clone());
         }
     }
 }

@@ -64,30 +64,30 @@ async fn judge(theme: &str, least: usize) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn deletion() {
-    judge("deletion", 0).await;
+    judge("deletion", 385).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn listing() {
-    judge("listing", 0).await;
+    judge("listing", 260).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn watch() {
-    judge("watch", 0).await;
+    judge("watch", 225).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn subresources() {
-    judge("subresources", 0).await;
+    judge("subresources", 150).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn patches() {
-    judge("patches", 0).await;
+    judge("patches", 520).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn admission() {
-    judge("admission", 0).await;
+    judge("admission", 170).await;
 }

@@ -909,9 +909,14 @@ async fn outside_input_is_refused_in_words() {
         422,
         "metadata.name",
     );
-    let big = json!({"metadata": {"name": "big"}, "data": {"k": "x".repeat(2 << 20)}});
+    let big =
+        json!({"metadata": {"name": "big"}, "revision": 1, "data": {"k": "x".repeat(2 << 20)}});
+    let revisions = house.target("apps", "controllerrevisions", "");
     check(
-        house.registry.create(&CTX, &target, Body::Value(big)).await,
+        house
+            .registry
+            .create(&CTX, &revisions, Body::Value(big))
+            .await,
         413,
         "at most",
     );
