@@ -81,18 +81,47 @@ async fn collect(mut body: Incoming) -> Result<Bytes, Failure> {
 /// What the registry decodes. `kind`: what the route takes, for the message.
 pub(crate) fn object(bytes: Bytes, format: BodyFormat, kind: &str) -> Result<Body, Failure> {
     match format {
-        BodyFormat::Json => Ok(Body::Json(bytes)),
+        BodyFormat::Json => {
+            // A map is the registry's to decode; something else that is JSON is no object at all.
+            if !matches!(bytes.trim_ascii_start().first(), None | Some(b'{' | b'n'))
+                && let Ok(value) = serde_json::from_slice(&bytes)
+                && let Some(why) = not_a_map(&value)
+            {
+                return Err(unrecognized(kind, &why, &bytes));
+            }
+            Ok(Body::Json(bytes))
+        }
         BodyFormat::Yaml => {
-            let value = yaml(&bytes).map_err(|why| {
-                let quoted = quote(&bytes);
-                Failure::bad_request(format!(
-                    "the object provided is unrecognized (must be of type {kind}): {why} ({quoted})"
-                ))
-            })?;
+            let value = yaml(&bytes).map_err(|why| unrecognized(kind, &why, &bytes))?;
+            if let Some(why) = not_a_map(&value) {
+                return Err(unrecognized(kind, &why, &bytes));
+            }
             Ok(Body::Value(value))
         }
         BodyFormat::Protobuf => Ok(Body::Value(protobuf(&bytes)?)),
     }
+}
+
+fn unrecognized(kind: &str, why: &str, bytes: &[u8]) -> Failure {
+    let quoted = quote(bytes);
+    Failure::bad_request(format!(
+        "the object provided is unrecognized (must be of type {kind}): {why} ({quoted})"
+    ))
+}
+
+/// Upstream's message for JSON that is neither a map nor null.
+fn not_a_map(value: &Value) -> Option<String> {
+    let found = match value {
+        Value::Object(_) | Value::Null => return None,
+        Value::Array(_) => "array",
+        Value::String(_) => "string",
+        Value::Number(_) => "number",
+        Value::Bool(_) => "bool",
+    };
+    Some(format!(
+        "couldn't get version/kind; json parse error: json: cannot unmarshal {found} into Go value of type struct {{ \
+         APIVersion string \"json:\\\"apiVersion,omitempty\\\"\"; Kind string \"json:\\\"kind,omitempty\\\"\" }}"
+    ))
 }
 
 fn protobuf(bytes: &[u8]) -> Result<Value, Failure> {
@@ -115,6 +144,7 @@ pub(crate) fn yaml(bytes: &[u8]) -> Result<Value, String> {
         let error = error.without_snippet().to_string();
         let line = error.lines().next().unwrap_or("").trim();
         let line = line.strip_prefix("error: ").unwrap_or(line);
+        let line = line.split_once(" at line ").map_or(line, |(text, _)| text);
         format!("yaml: {line}")
     })
 }
@@ -139,6 +169,12 @@ pub(crate) fn delete_options(
     bytes: &[u8],
     format: BodyFormat,
 ) -> Result<(DeleteOptions, bool), Failure> {
+    if format == BodyFormat::Json
+        && let Ok(value) = serde_json::from_slice(bytes)
+        && let Some(why) = not_a_map(&value)
+    {
+        return Err(Failure::bad_request(why));
+    }
     let decoded = match format {
         BodyFormat::Json => decode(delete_schema(), bytes).map_err(|e| match e {
             DecodeError::Syntax(text) => Failure::bad_request(format!(

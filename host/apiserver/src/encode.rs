@@ -4,12 +4,12 @@
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use oarlock_kinds::Row;
+use oarlock_kinds::{Column, Columns, Row};
 use oarlock_model::ApiError;
 use oarlock_registry::{EventType, List, Stored, WatchItem};
 use serde_json::Value;
 use std::io::Write as _;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::failure::Failure;
 use crate::negotiate::{MetaVersion, Shape};
@@ -44,6 +44,46 @@ impl IncludeObject {
     }
 }
 
+/// The columns of a `Scale`, whatever is scaled.
+pub(crate) fn scale_columns() -> &'static Columns {
+    static COLUMNS: OnceLock<Columns> = OnceLock::new();
+    const fn column(name: &'static str, ty: &'static str, description: &'static str) -> Column {
+        Column {
+            name,
+            ty,
+            format: "",
+            description,
+            priority: 0,
+        }
+    }
+    COLUMNS.get_or_init(|| Columns {
+        columns: vec![
+            column("Name", "string", "The object's name."),
+            column("Desired", "integer", "How many instances are wanted."),
+            column("Available", "integer", "How many instances there are."),
+            column("Age", "string", "How long the object has existed."),
+        ],
+        cells: |object, now| {
+            let text = |field: &str| object.pointer(field).and_then(Value::as_str);
+            let count = |field: &str| object.pointer(field).and_then(Value::as_i64).unwrap_or(0);
+            let age = text("/metadata/creationTimestamp")
+                .and_then(oarlock_model::time::parse_time)
+                .map_or_else(
+                    || "<unknown>".to_owned(),
+                    |since| {
+                        oarlock_model::time::human_duration(now.as_second() - since.as_second())
+                    },
+                );
+            vec![
+                Value::from(text("/metadata/name")),
+                Value::from(count("/spec/replicas")),
+                Value::from(count("/status/replicas")),
+                Value::from(age),
+            ]
+        },
+    })
+}
+
 /// How one item is written.
 #[derive(Clone, Debug)]
 pub(crate) struct ItemForm {
@@ -51,6 +91,8 @@ pub(crate) struct ItemForm {
     pub shape: Shape,
     pub include: IncludeObject,
     pub now: Timestamp,
+    /// Columns of a Table, where they are not the row's.
+    pub columns: Option<&'static Columns>,
 }
 
 impl ItemForm {
@@ -80,7 +122,8 @@ impl ItemForm {
                 } else {
                     object.revision.to_string()
                 };
-                write_table_head(out, version, &revision, "", None, Some(&self.row));
+                write_table_head(out, version, &revision, "", None, Some(self.columns()));
+                out.push(b'[');
                 self.write_row(out, object, version);
                 out.extend_from_slice(b"]}");
             }
@@ -89,7 +132,7 @@ impl ItemForm {
         Ok(())
     }
 
-    /// Everything in front of a list's first item; `]}` closes it.
+    /// Everything in front of a list's first item; [`ItemForm::list_end`] closes it.
     pub fn write_list_head(&self, out: &mut Vec<u8>, list: &List) -> Result<(), Failure> {
         let revision = list.revision.to_string();
         let (kind, api_version) = match self.shape {
@@ -107,8 +150,9 @@ impl ItemForm {
                     &revision,
                     token,
                     list.remaining,
-                    Some(&self.row),
+                    Some(self.columns()),
                 );
+                out.extend_from_slice(self.list_start(list.items.is_empty()));
                 return Ok(());
             }
         };
@@ -123,17 +167,53 @@ impl ItemForm {
             ],
         );
         write_list_meta(out, &revision, &list.continue_token, list.remaining);
-        out.extend_from_slice(b",\"items\":[");
+        out.extend_from_slice(b",\"items\":");
+        out.extend_from_slice(self.list_start(list.items.is_empty()));
         Ok(())
+    }
+
+    /// Whether an empty list is null and not `[]`: upstream's list of partial objects, and its Table of kinds that it has no
+    /// columns for.
+    fn null_when_empty(&self) -> bool {
+        match self.shape {
+            Shape::Object | Shape::Metadata(_) => false,
+            Shape::MetadataList(_) => true,
+            Shape::Table(_) => self
+                .columns()
+                .columns
+                .get(1)
+                .is_some_and(|c| c.name == "Created At"),
+        }
+    }
+
+    fn list_start(&self, empty: bool) -> &'static [u8] {
+        if empty && self.null_when_empty() {
+            b"null"
+        } else {
+            b"["
+        }
+    }
+
+    /// What closes a list.
+    pub fn list_end(&self, empty: bool) -> &'static [u8] {
+        if empty && self.null_when_empty() {
+            b"}\n"
+        } else {
+            b"]}\n"
+        }
+    }
+
+    fn columns(&self) -> &Columns {
+        self.columns.unwrap_or(&self.row.columns)
     }
 
     fn write_row(&self, out: &mut Vec<u8>, object: &Stored, version: MetaVersion) {
         let value = object.to_value().unwrap_or(Value::Null);
-        let cells = (self.row.columns.cells)(&value, self.now);
+        let cells = (self.columns().cells)(&value, self.now);
         out.extend_from_slice(b"{\"cells\":");
         write_json(out, &cells);
         match self.include {
-            IncludeObject::None => {}
+            IncludeObject::None => out.extend_from_slice(b",\"object\":null"),
             IncludeObject::Metadata => {
                 out.extend_from_slice(b",\"object\":");
                 write_metadata(out, object, version);
@@ -259,7 +339,7 @@ fn write_table_head(
     revision: &str,
     token: &str,
     remaining: Option<usize>,
-    columns_of: Option<&Row>,
+    columns: Option<&Columns>,
 ) {
     push(
         out,
@@ -271,11 +351,11 @@ fn write_table_head(
     );
     write_list_meta(out, revision, token, remaining);
     out.extend_from_slice(b",\"columnDefinitions\":");
-    match columns_of {
+    match columns {
         None => out.extend_from_slice(b"null"),
-        Some(row) => {
+        Some(columns) => {
             out.push(b'[');
-            for (at, column) in row.columns.columns.iter().enumerate() {
+            for (at, column) in columns.columns.iter().enumerate() {
                 if at > 0 {
                     out.push(b',');
                 }
@@ -288,7 +368,7 @@ fn write_table_head(
             out.push(b']');
         }
     }
-    out.extend_from_slice(b",\"rows\":[");
+    out.extend_from_slice(b",\"rows\":");
 }
 
 /// Writes a watch's events. A Table's columns go out with the first event alone.
@@ -352,8 +432,8 @@ impl Framer {
                 write_metadata(out, object, version)
             }
             Shape::Table(version) => {
-                let columns =
-                    (!std::mem::replace(&mut self.columns_sent, true)).then_some(&*self.form.row);
+                let columns = (!std::mem::replace(&mut self.columns_sent, true))
+                    .then_some(self.form.columns());
                 write_table_head(
                     out,
                     version,
@@ -362,6 +442,7 @@ impl Framer {
                     None,
                     columns,
                 );
+                out.push(b'[');
                 self.form.write_row(out, object, version);
                 out.extend_from_slice(b"]}");
             }
@@ -377,7 +458,7 @@ impl Framer {
             }
             Shape::Table(version) => {
                 write_table_head(out, version, &revision.to_string(), "", None, None);
-                out.extend_from_slice(b"]}");
+                out.extend_from_slice(b"[]}");
                 return;
             }
         };

@@ -126,7 +126,7 @@ impl ListBody {
                 self.form.write_item(out, &item);
             }
             None => {
-                out.extend_from_slice(b"]}\n");
+                out.extend_from_slice(self.form.list_end(self.first));
                 self.done = true;
             }
         }

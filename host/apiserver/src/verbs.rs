@@ -9,7 +9,7 @@ use oarlock_registry::{Context, Deleted, List, PatchKind, Stored, Target};
 use serde_json::{Value, json};
 
 use crate::body;
-use crate::encode::{IncludeObject, ItemForm, metadata_text};
+use crate::encode::{IncludeObject, ItemForm, metadata_text, scale_columns};
 use crate::failure::Failure;
 use crate::handler::Call;
 use crate::metrics::Gauge;
@@ -111,7 +111,12 @@ fn target(row: &Arc<Row>, at: ResourcePath<'_>) -> Result<Target, Failure> {
 }
 
 /// What the answer is to look like, and whether the parameters for it are right.
-fn form(call: &Call<'_>, row: &Arc<Row>, collection: bool) -> Result<(Wanted, ItemForm), Failure> {
+fn form(
+    call: &Call<'_>,
+    row: &Arc<Row>,
+    subresource: &str,
+    collection: bool,
+) -> Result<(Wanted, ItemForm), Failure> {
     let mut wanted = negotiate::response(call.headers, collection)?;
     let include = match wanted.shape {
         Shape::Table(_) => IncludeObject::parse(call.query.get("includeObject"))?,
@@ -128,6 +133,7 @@ fn form(call: &Call<'_>, row: &Arc<Row>, collection: bool) -> Result<(Wanted, It
             shape: wanted.shape,
             include,
             now: call.now,
+            columns: (subresource == "scale").then(scale_columns),
         },
     ))
 }
@@ -163,8 +169,38 @@ fn writing(call: &Call<'_>, options: WriteOptions) -> Context {
     }
 }
 
+/// Upstream's warnings about kinds that have a successor: `apiVersion`, resource, text.
+const DEPRECATED: [(&str, &str, &str); 2] = [
+    (
+        "v1",
+        "componentstatuses",
+        "v1 ComponentStatus is deprecated in v1.19+",
+    ),
+    (
+        "v1",
+        "endpoints",
+        "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice",
+    ),
+];
+
 /// Everything but watches.
 pub(crate) async fn answer(
+    call: &Call<'_>,
+    at: ResourcePath<'_>,
+    verb: Verb,
+    body: Incoming,
+) -> Result<Answer, Failure> {
+    let mut answer = carry_out(call, at, verb, body).await?;
+    let deprecated = |(version, resource, _): &&(&str, &str, &str)| {
+        at.resource == *resource && at.group_version == *version
+    };
+    if let Some((_, _, text)) = DEPRECATED.iter().find(deprecated) {
+        respond::warn(&mut answer, &[(*text).to_owned()]);
+    }
+    Ok(answer)
+}
+
+async fn carry_out(
     call: &Call<'_>,
     at: ResourcePath<'_>,
     verb: Verb,
@@ -175,7 +211,7 @@ pub(crate) async fn answer(
     if connect::handles(at.first_subresource()) {
         return connect::answer(call, &target, at).await;
     }
-    let (wanted, form) = form(call, row, verb == Verb::List)?;
+    let (wanted, form) = form(call, row, at.subresource, verb == Verb::List)?;
     let out = Out { call, wanted, form };
     match verb {
         Verb::Get => {
@@ -244,7 +280,7 @@ pub(crate) async fn watch(
         },
         Verb::Watch,
     )?;
-    let (_, form) = form(call, row, true)?;
+    let (_, form) = form(call, row, "", true)?;
     let mut options = call.query.watch_options()?;
     if at.watch_prefix && !at.name.is_empty() {
         let field = "metadata.name".to_owned();
