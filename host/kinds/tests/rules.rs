@@ -150,6 +150,35 @@ fn write(address: &Address, body: &Value, old: Option<&Value>, uid: &str) -> Out
     if row.kind == "Pod" && object["spec"]["serviceAccountName"].is_null() && old.is_none() {
         object["spec"]["serviceAccountName"] = json!("default");
     }
+    if row.kind == "Pod"
+        && let Some(old) = old
+    {
+        let added = |t: &&Value| {
+            t["key"]
+                .as_str()
+                .is_some_and(|k| k.starts_with("node.kubernetes.io/"))
+        };
+        let mut tolerations = object["spec"]["tolerations"]
+            .as_array()
+            .cloned()
+            .unwrap_or_default();
+        let theirs: Vec<Value> = old["spec"]["tolerations"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter(added)
+            .cloned()
+            .collect();
+        tolerations.extend(
+            theirs
+                .into_iter()
+                .filter(|t| !tolerations.iter().any(|o| o["key"] == t["key"]))
+                .collect::<Vec<_>>(),
+        );
+        if !tolerations.is_empty() {
+            object["spec"]["tolerations"] = Value::Array(tolerations);
+        }
+    }
     let causes = (row.hooks.validate)(&object, old);
     if causes.is_empty() {
         Outcome::Stored(Box::new(object))

@@ -169,6 +169,9 @@ pub fn event(new: &Value, old: Option<&Value>) -> Causes {
             "does not match event.namespace",
         );
     }
+    if let Some(old) = old.filter(|_| newer) {
+        event_update(out, new, old);
+    }
     if some(new, "eventTime").is_none() || !newer {
         return std::mem::take(out);
     }
@@ -199,6 +202,43 @@ pub fn event(new: &Value, old: Option<&Value>) -> Causes {
         }
     }
     std::mem::take(out)
+}
+
+/// Of an event made by the newer API, only the series may change.
+fn event_update(out: &mut Causes, new: &Value, old: &Value) {
+    let fields = [
+        ("regarding", "involvedObject"),
+        ("reason", "reason"),
+        ("reason", "reason"),
+        ("note", "message"),
+        ("related", "related"),
+        ("reportingController", "reportingController"),
+        ("reportingInstance", "reportingInstance"),
+        ("action", "action"),
+        ("type", "type"),
+    ];
+    for (field, shown) in fields {
+        if new.get(field) == old.get(field) {
+            continue;
+        }
+        let value = new.get(field).unwrap_or(&Value::Null);
+        if value.is_object() {
+            let part = |go: &str, name: &str| format!("{go:?}:{}", json!(text(value, name)));
+            let parts = [
+                part("Kind", "kind"),
+                part("Namespace", "namespace"),
+                part("Name", "name"),
+                part("UID", "uid"),
+                part("APIVersion", "apiVersion"),
+                part("ResourceVersion", "resourceVersion"),
+                part("FieldPath", "fieldPath"),
+            ];
+            let message = format!("Invalid value: {{{}}}: field is immutable", parts.join(","));
+            out.push(Cause::new("FieldValueInvalid", shown, message));
+        } else {
+            Path::new(shown).invalid(out, value, "field is immutable");
+        }
+    }
 }
 
 pub fn priority_class(new: &Value, old: Option<&Value>) -> Causes {

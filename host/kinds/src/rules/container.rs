@@ -314,8 +314,10 @@ pub fn field_ref(out: &mut Causes, source: &Value, at: &Path<'_>, allowed: &[&st
     let subscript = path.strip_suffix("']").and_then(|p| p.split_once("['"));
     match subscript {
         Some(("metadata.annotations", key)) => {
-            at.all_invalid(out, key, qualified_name(&key.to_lowercase()))
+            let key = key.to_lowercase();
+            at.all_invalid(out, &key, qualified_name(&key));
         }
+
         Some(("metadata.labels", key)) => at.all_invalid(out, key, qualified_name(key)),
         Some((path, _)) => at.invalid_text(out, path, "does not support subscript"),
         None => {

@@ -4,7 +4,7 @@ use base64::Engine as _;
 use oarlock_model::meta;
 use serde_json::{Map, Value, json};
 
-use super::pod_defaults::{each, map_at, pod, set, set_text, template};
+use super::pod_defaults::{each, map_at, pod, round_up, set, set_text, template};
 
 type Default = fn(&mut Value);
 
@@ -309,6 +309,15 @@ fn node(object: &mut Value) {
             _ => {}
         }
     }
+    for list in ["capacity", "allocatable"] {
+        if let Some(list) = object
+            .get_mut("status")
+            .and_then(|s| s.get_mut(list))
+            .and_then(Value::as_object_mut)
+        {
+            round_up(list);
+        }
+    }
     if let Some(status) = object.get_mut("status").and_then(Value::as_object_mut)
         && let Some(capacity) = status
             .get("capacity")
@@ -320,6 +329,13 @@ fn node(object: &mut Value) {
 }
 
 fn claim(object: &mut Value) {
+    if let Some(resources) = map_at(spec(object), "resources") {
+        for list in ["limits", "requests"] {
+            if let Some(list) = map_at(resources, list) {
+                round_up(list);
+            }
+        }
+    }
     set_text(spec(object), "volumeMode", "Filesystem");
     // Two names of one field.
     for (from, to) in [
@@ -357,6 +373,17 @@ fn limit_range(object: &mut Value) {
     each(spec(object), "limits", |limit| {
         if limit.get("type").is_none_or(|t| t != "Container") {
             return;
+        }
+        for list in [
+            "max",
+            "min",
+            "default",
+            "defaultRequest",
+            "maxLimitRequestRatio",
+        ] {
+            if let Some(list) = map_at(limit, list) {
+                round_up(list);
+            }
         }
         // An absent default is the maximum; an absent default request is the default, or else the minimum.
         for (into, from) in [

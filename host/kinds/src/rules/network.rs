@@ -193,7 +193,7 @@ fn policy_port(out: &mut Causes, port: &Value, at: &Path<'_>) {
     let protocol = text(port, "protocol");
     if !protocol.is_empty() {
         at.field("protocol")
-            .one_of(out, protocol, &["SCTP", "TCP", "UDP"]);
+            .one_of(out, protocol, &["TCP", "UDP", "SCTP"]);
     }
     let number = some(port, "port");
     port_or_name(out, number, &at.field("port"));

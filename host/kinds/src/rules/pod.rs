@@ -13,11 +13,11 @@ pub fn pod(new: &Value, old: Option<&Value>) -> Causes {
     meta_of(&mut out, new, old, "", "Pod");
     // A spec that an update left alone was checked when it was made; a status write must not pay for it again.
     if old.is_none_or(|old| old.get("spec") != new.get("spec")) {
+        pod_spec(&mut out, spec, &at);
+        only_pods(&mut out, spec, &at);
         if let Some(old) = old {
             update(&mut out, spec, &old["spec"], &at);
         }
-        pod_spec(&mut out, spec, &at);
-        only_pods(&mut out, spec, &at);
     }
     out
 }
@@ -165,16 +165,14 @@ fn gates(out: &mut Causes, new: &Value, old: &Value, at: &Path<'_>) {
             .collect()
     };
     let before = names(old);
-    let added: Vec<String> = names(new)
-        .into_iter()
-        .filter(|g| !before.contains(g))
-        .collect();
-    if !added.is_empty() {
-        let detail = format!(
-            "only deletion is allowed, but found new scheduling gates '{}'",
-            added.join(",")
-        );
-        at.field("schedulingGates").forbidden(out, &detail);
+    let list_at = at.field("schedulingGates");
+    for (i, gate) in names(new)
+        .iter()
+        .enumerate()
+        .filter(|(_, g)| !before.contains(g))
+    {
+        let detail = format!("only deletion is allowed, but found new scheduling gate '{gate}'");
+        list_at.index(i).field("name").forbidden(out, &detail);
     }
 }
 

@@ -170,7 +170,7 @@ fn container(container: &mut Map<String, Value>) {
 }
 
 /// Amounts finer than a thousandth are rounded up to one.
-fn round_up(resources: &mut Map<String, Value>) {
+pub fn round_up(resources: &mut Map<String, Value>) {
     for value in resources.values_mut() {
         let fine = value.as_str().is_some_and(|t| t.ends_with(['n', 'u']));
         if fine && let Ok(quantity) = Quantity::from_json(value) {
@@ -191,6 +191,12 @@ fn handler(handler: &mut Map<String, Value>) {
 
 /// True for images whose tag is `latest`, or that have neither tag nor digest.
 pub fn is_latest(image: &str) -> bool {
+    // What cannot be an image's name has no tag.
+    let letter = |b: u8| b.is_ascii_alphanumeric() || b"._-/:@".contains(&b);
+    let first = image.as_bytes().first();
+    if !image.bytes().all(letter) || !first.is_some_and(u8::is_ascii_alphanumeric) {
+        return false;
+    }
     let (name, digest) = image
         .split_once('@')
         .map_or((image, ""), |(name, digest)| (name, digest));

@@ -278,7 +278,7 @@ fn spread_constraints(out: &mut Causes, spec: &Value, at: &Path<'_>) {
                 text(c, "whenUnsatisfiable").to_owned(),
             )
         };
-        if constraints[..i]
+        if constraints[i + 1..]
             .iter()
             .any(|other| pair(other) == pair(constraint))
         {

@@ -12,6 +12,7 @@ pub fn create_of(group: &str, kind: &str) -> fn(&mut Value) {
         ("", "PersistentVolumeClaim" | "PersistentVolume") => pending,
         ("apps", "DaemonSet") => |o| template_generation(o, 1),
         ("batch", "Job") => job,
+        ("coordination.k8s.io", "Lease") => lease,
         _ => |_| {},
     }
 }
@@ -26,6 +27,7 @@ pub fn update_of(group: &str, kind: &str) -> fn(&mut Value, &Value) {
             template_generation(new, before + i64::from(changed));
         },
         ("", "Pod") => keep_qos,
+        ("coordination.k8s.io", "Lease") => |new, _| lease(new),
         ("", "Service") => drop_fields_of_old_type,
         _ => |_, _| {},
     }
@@ -42,7 +44,20 @@ fn template_generation(object: &mut Value, generation: i64) {
     );
 }
 
+/// Fields of coordinated leader election, which is off by default.
+fn lease(object: &mut Value) {
+    if let Some(spec) = object.get_mut("spec").and_then(Value::as_object_mut) {
+        spec.remove("preferredHolder");
+        spec.remove("strategy");
+    }
+}
+
 fn pod(object: &mut Value) {
+    // A negative time to end is read as the shortest one.
+    let grace = object.pointer_mut("/spec/terminationGracePeriodSeconds");
+    if let Some(grace) = grace.filter(|g| g.as_i64().is_some_and(|g| g < 0)) {
+        *grace = json!(1);
+    }
     let mut status = Map::new();
     status.insert("phase".to_owned(), json!("Pending"));
     let gates = object

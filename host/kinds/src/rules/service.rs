@@ -221,13 +221,16 @@ fn cluster_ip_update(out: &mut Causes, new: &Value, old: &Value, at: &Path<'_>) 
     if !assigned(new) || !assigned(old) {
         return;
     }
-    let before = list(old, "clusterIPs").first();
-    let now = list(new, "clusterIPs").first();
-    if before.is_some_and(|ip| ip != "") && now.is_some() && now != before {
-        let shown = new.get("clusterIPs").cloned().unwrap_or(Value::Null);
+    // An absent address is filled in from the old object.
+    let first = |spec: &Value| {
+        let listed = list(spec, "clusterIPs").first().and_then(Value::as_str);
+        listed.unwrap_or_else(|| text(spec, "clusterIP")).to_owned()
+    };
+    let (before, now) = (first(old), first(new));
+    if !before.is_empty() && !now.is_empty() && now != before {
         at.field("clusterIPs")
             .index(0)
-            .invalid(out, &shown, "may not change once set");
+            .invalid(out, &json!([now]), "may not change once set");
     }
 }
 

@@ -120,7 +120,18 @@ pub fn volume(new: &Value, old: Option<&Value>) -> Causes {
     if old.is_some_and(|old| old["spec"] == *spec) {
         return std::mem::take(out);
     }
-    access_modes(out, spec, &at, "");
+    // Upstream checks an updated volume twice, and so tells everything twice.
+    for _ in 0..if old.is_some() { 2 } else { 1 } {
+        volume_spec(out, spec, &at);
+    }
+    if let Some(old) = old {
+        volume_update(out, spec, &old["spec"], &at);
+    }
+    std::mem::take(out)
+}
+
+fn volume_spec(out: &mut Causes, spec: &Value, at: &Path<'_>) {
+    access_modes(out, spec, at, "");
     let capacity_at = at.field("capacity");
     let names: Vec<&String> = fields(spec, "capacity").map(|(name, _)| name).collect();
     if names.is_empty() {
@@ -182,18 +193,23 @@ pub fn volume(new: &Value, old: Option<&Value>) -> Causes {
         at.field("storageClassName")
             .all_invalid(out, class, dns_subdomain(class));
     }
-    if let Some(old) = old {
-        let differs = |field: &str| spec.get(field) != old["spec"].get(field);
-        if SOURCES.iter().any(|s| differs(s)) || differs("local") {
-            at.field("persistentvolumesource").forbidden(
-                out,
-                "spec.persistentvolumesource is immutable after creation",
-            );
-        }
-        at.field("volumeMode")
-            .same(out, spec.get("volumeMode"), old["spec"].get("volumeMode"));
+}
+
+fn volume_update(out: &mut Causes, new: &Value, old: &Value, at: &Path<'_>) {
+    let differs = |field: &str| new.get(field) != old.get(field);
+    if SOURCES.iter().any(|s| differs(s)) || differs("local") {
+        at.field("persistentvolumesource").forbidden(
+            out,
+            "spec.persistentvolumesource is immutable after creation",
+        );
     }
-    std::mem::take(out)
+    at.field("volumeMode")
+        .same(out, new.get("volumeMode"), old.get("volumeMode"));
+    if some(old, "nodeAffinity").is_some() && differs("nodeAffinity") {
+        let shown = new.get("nodeAffinity").unwrap_or(&Value::Null);
+        let detail = "field is immutable, except for updating from beta label to GA";
+        Path::new("nodeAffinity").invalid(out, shown, detail);
+    }
 }
 
 pub fn storage_class(new: &Value, old: Option<&Value>) -> Causes {
@@ -227,13 +243,8 @@ pub fn storage_class(new: &Value, old: Option<&Value>) -> Causes {
     if let Some(old) = old {
         for field in ["parameters", "provisioner"] {
             if new.get(field) != old.get(field) {
-                let detail = "updates to parameters are forbidden.";
-                let detail = if field == "provisioner" {
-                    "updates to provisioner are forbidden."
-                } else {
-                    detail
-                };
-                Path::new(field).forbidden(&mut out, detail);
+                let detail = "field is immutable";
+                Path::new(field).invalid(&mut out, new.get(field).unwrap_or(&Value::Null), detail);
             }
         }
         for field in ["reclaimPolicy", "volumeBindingMode"] {

@@ -180,6 +180,9 @@ fn source_of(out: &mut Causes, kind: &str, source: &Value, at: &Path<'_>) {
                 at.field("path")
                     .invalid_text(out, text(source, "path"), "must not contain '..'");
             }
+            if text(source, "path").is_empty() {
+                return;
+            }
             let kinds = [
                 "",
                 "BlockDevice",

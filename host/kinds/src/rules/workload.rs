@@ -225,7 +225,6 @@ pub fn replication_controller(new: &Value, old: Option<&Value>) -> Causes {
     match wanted {
         None => at.field("selector").required(&mut out, ""),
         Some(wanted) => {
-            super::metadata::label_map(&mut out, spec.get("selector"), &at.field("selector"));
             let labels = meta::labels(&spec["template"]);
             if !wanted
                 .iter()
@@ -399,10 +398,13 @@ pub fn stateful_set(new: &Value, old: Option<&Value>) -> Causes {
         .field("start")
         .not_negative(&mut out, spec["ordinals"].get("start"));
     selector(&mut out, spec, &at, "statefulset");
-    pods_of(&mut out, spec, &at, old);
+    let with_claims = with_claim_volumes(spec);
+    pods_of(&mut out, &with_claims, &at, None);
     let claims_at = at.field("volumeClaimTemplates");
     for (i, claim) in items(spec, "volumeClaimTemplates") {
-        claim_template(&mut out, claim, &claims_at.index(i));
+        if old.is_none() {
+            claim_template(&mut out, claim, &claims_at.index(i));
+        }
     }
     let service = text(spec, "serviceName");
     if !service.is_empty() {
@@ -429,6 +431,34 @@ pub fn stateful_set(new: &Value, old: Option<&Value>) -> Causes {
         }
     }
     out
+}
+
+/// The spec with the claim templates' volumes among the pods' volumes, as the pods will have them.
+fn with_claim_volumes(spec: &Value) -> Value {
+    let mut spec = spec.clone();
+    let claims = super::path::list(&spec, "volumeClaimTemplates");
+    let name = |o: &Value| text(&o["metadata"], "name").to_owned();
+    let names: Vec<String> = claims.iter().map(name).collect();
+    if names.is_empty() {
+        return spec;
+    }
+    let mut volumes: Vec<Value> = names
+        .iter()
+        .map(|n| serde_json::json!({"name": n, "persistentVolumeClaim": {"claimName": n}}))
+        .collect();
+    let own = super::path::list(&spec["template"]["spec"], "volumes");
+    volumes.extend(
+        own.iter()
+            .filter(|v| !names.iter().any(|n| n == text(v, "name")))
+            .cloned(),
+    );
+    if let Some(pod) = spec
+        .pointer_mut("/template/spec")
+        .and_then(Value::as_object_mut)
+    {
+        pod.insert("volumes".to_owned(), Value::Array(volumes));
+    }
+    spec
 }
 
 fn claim_template(out: &mut Causes, claim: &Value, at: &Path<'_>) {
