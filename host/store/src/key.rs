@@ -81,7 +81,7 @@ mod tests {
     #[test]
     fn the_end_of_a_prefix_is_behind_all_of_its_keys() {
         let check = |prefix: &str, expect: Option<&str>| {
-            assert_eq!(prefix_end(prefix).as_deref(), expect, "{prefix:?}")
+            assert_eq!(prefix_end(prefix).as_deref(), expect, "{prefix:?}");
         };
         check("pods/", Some("pods0"));
         check("a", Some("b"));

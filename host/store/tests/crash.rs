@@ -212,7 +212,10 @@ async fn check_events(store: &Arc<dyn Store>, acknowledged: &HashMap<Revision, A
     let mut watch = store.watch("pods/", store.oldest()).expect("readable");
     let mut events = HashMap::new();
     while watch.progress() < store.revision() {
-        for event in watch.next(1_000).await.expect("goes on").events {
+        let batch = tokio::time::timeout(CHILD_DEADLINE, watch.next(1_000))
+            .await
+            .expect("in time");
+        for event in batch.expect("goes on").events {
             let text = event
                 .after
                 .as_ref()

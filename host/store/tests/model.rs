@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use oarlock_store::{
@@ -10,6 +11,7 @@ use oarlock_store::{
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
+const DEADLINE: Duration = Duration::from_secs(30);
 const KEYS: [&str; 7] = [
     "pods/a/1",
     "pods/a/2",
@@ -100,7 +102,6 @@ impl Model {
             }
         }
         let mut after = before.clone();
-        let mut changed = false;
         for op in ops {
             match &op.action {
                 Action::Check => {}
@@ -113,8 +114,7 @@ impl Model {
                 }
             }
         }
-        changed |= after != *before;
-        if changed {
+        if after != *before {
             self.states.push(after);
         }
         Ok(self.revision())
@@ -221,7 +221,10 @@ async fn replay(store: &Arc<dyn Store>, model: &Model, from: Revision, prefix: &
         .collect();
     let mut at = from;
     while watch.progress() < model.revision() {
-        let batch = watch.next(max).await.expect("goes on");
+        let batch = tokio::time::timeout(DEADLINE, watch.next(max))
+            .await
+            .expect("in time")
+            .expect("goes on");
         for event in &batch.events {
             assert!(event.revision >= at && event.key.starts_with(prefix));
             at = event.revision;
@@ -286,6 +289,7 @@ async fn play(open: &dyn Fn() -> Arc<dyn Store>, reopens: bool, steps: &[Step]) 
 
 fn run(cases: u32, steps: usize, open: impl Fn() -> (Box<dyn Fn() -> Arc<dyn Store>>, bool)) {
     let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
         .build()
         .expect("a runtime");
     let config = Config {
