@@ -343,7 +343,7 @@ impl Worker {
                     return;
                 }
                 Some(error) => {
-                    tracing::debug!(resource = %self.kind, %error, "the watch failed; going on")
+                    tracing::debug!(resource = %self.kind, %error, "the watch failed; going on");
                 }
                 None => {}
             }

@@ -1,4 +1,5 @@
 //! The in-process cluster and the reflector over it, against the memory store.
+#![expect(clippy::unwrap_used, reason = "a test may fail here")]
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};

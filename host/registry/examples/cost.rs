@@ -113,7 +113,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
                     .expect("a pod")
                     .to_json()
                     .is_empty()
-            )
+            );
         }
     })
     .await;

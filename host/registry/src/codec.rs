@@ -91,6 +91,14 @@ fn member(out: &mut Vec<u8>, field: &str, value: &Value) -> ApiResult<()> {
     serde_json::to_writer(out, value).map_err(ApiError::internal)
 }
 
+/// What is put into the store, of text that is canonical already.
+pub fn from_text(json: &[u8], hole: usize) -> Bytes {
+    let mut out = Vec::with_capacity(HEAD + json.len());
+    out.extend_from_slice(&u32::try_from(hole).unwrap_or(0).to_le_bytes());
+    out.extend_from_slice(json);
+    Bytes::from(out)
+}
+
 /// A stored value as an object of a revision.
 pub fn stored(value: &Bytes, revision: Revision) -> Stored {
     let hole = match value.first_chunk::<HEAD>() {

@@ -38,8 +38,8 @@ pub fn patched(ctx: &Context, row: &Row, value: &Value) -> ApiResult<Value> {
                 .is_some_and(|v| v.as_str() != Some(row.api_version().as_str())))
     {
         let (version, kind) = (
-            meta::api_version(&value).to_owned(),
-            meta::kind(&value).to_owned(),
+            meta::api_version(value).to_owned(),
+            meta::kind(value).to_owned(),
         );
         let why = if version == row.api_version() {
             format!(

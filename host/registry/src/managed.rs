@@ -54,7 +54,7 @@ pub fn updated(ctx: &Context, target: &Target, old: Option<&Value>, new: &mut Va
         return;
     }
     with_writer(ctx, target, &target.subresource, |writer| {
-        apply::track_update(&target.row.schema, old, new, writer)
+        apply::track_update(&target.row.schema, old, new, writer);
     });
 }
 

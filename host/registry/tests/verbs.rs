@@ -1,4 +1,5 @@
 //! The generic verbs against the memory store: what no recording shows (races, history, batches, allocators).
+#![expect(clippy::unwrap_used, reason = "a test may fail here")]
 
 use std::sync::Arc;
 use std::time::Duration;

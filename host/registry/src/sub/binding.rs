@@ -1,17 +1,20 @@
 //! `pods/binding`: gives a pod its node. One pod is one commit; many pods are issued together and share commits.
 //!
-//! Cost of one pod of a batch: parse 15 µs, change, encode 5 µs, the store's share 10 µs.
+//! Cost of one pod of a batch: 3 µs for its text (`splice`) and the store's share, 10 µs.
+
+mod splice;
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures::StreamExt as _;
 use oarlock_kinds::Row;
 use oarlock_model::{ApiError, ApiResult, Cause, Reason, meta, time};
-use oarlock_store::{Action, Expect, Op, TxnError};
+use oarlock_store::{Action, Expect, Op, Record, TxnError};
 use serde_json::{Map, Value, json};
 
-use crate::codec::{encode, stored, tree};
-use crate::{BindRequest, Context, Registry, Stored, Target, errors, keys};
+use crate::codec::{encode, from_text, stored, stored_record, tree};
+use crate::{BindRequest, Context, Registry, Stored, Target, errors, keys, scan};
 
 /// How many bindings of a batch are on their way to the store at a time.
 const BATCH_WORKERS: usize = 1024;
@@ -114,19 +117,10 @@ impl Registry {
                 .store()
                 .get(&key)
                 .ok_or_else(|| errors::not_found(target))?;
-            let mut pod = tree(&record.value)?;
-            if !uid.is_empty() && uid != meta::uid(&pod) {
-                return Err(errors::uid_mismatch(
-                    &target.row,
-                    &target.namespace,
-                    &target.name,
-                    uid,
-                    meta::uid(&pod),
-                ));
-            }
-            refuse_unbindable(target, &pod)?;
-            set_node(ctx, &mut pod, node, extra);
-            let value = encode(&pod)?;
+            let value = match bound_text(ctx, uid, node, extra, &record) {
+                Some(value) => value,
+                None => bound_tree(ctx, target, uid, node, extra, &record)?,
+            };
             if ctx.dry_run {
                 return Ok(stored(&value, record.modified));
             }
@@ -143,6 +137,49 @@ impl Registry {
         }
         Err(errors::modified(&target.row, &target.name))
     }
+}
+
+/// The bound pod by way of its text, if it is plain enough.
+fn bound_text(
+    ctx: &Context,
+    uid: &str,
+    node: &str,
+    extra: &Extra<'_>,
+    record: &Record,
+) -> Option<Bytes> {
+    if extra.labels.is_some() || extra.annotations.is_some() {
+        return None;
+    }
+    let pod = stored_record(record);
+    if !uid.is_empty() && scan::text(&pod.json, &["metadata", "uid"]) != uid {
+        return None;
+    }
+    let json = splice::bound(&pod.json, node, &time::format_time(ctx.now))?;
+    Some(from_text(&json, pod.hole))
+}
+
+/// The same by way of its tree, with the reasons why it may not be bound.
+fn bound_tree(
+    ctx: &Context,
+    target: &Target,
+    uid: &str,
+    node: &str,
+    extra: &Extra<'_>,
+    record: &Record,
+) -> ApiResult<Bytes> {
+    let mut pod = tree(&record.value)?;
+    if !uid.is_empty() && uid != meta::uid(&pod) {
+        return Err(errors::uid_mismatch(
+            &target.row,
+            &target.namespace,
+            &target.name,
+            uid,
+            meta::uid(&pod),
+        ));
+    }
+    refuse_unbindable(target, &pod)?;
+    set_node(ctx, &mut pod, node, extra);
+    encode(&pod)
 }
 
 fn refuse_unbindable(target: &Target, pod: &Value) -> ApiResult<()> {

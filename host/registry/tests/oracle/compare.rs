@@ -119,7 +119,7 @@ impl Bindings {
                 .take_while(u8::is_ascii_digit)
                 .count();
             let (name, tail) = rest.split_at(kind.len() + digits);
-            return self.tail(Some(name.to_owned()), &tail.to_owned(), found);
+            return self.tail(Some(name.to_owned()), tail, found);
         }
         filled == format!("{head}{found}")
     }
