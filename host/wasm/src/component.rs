@@ -3,6 +3,7 @@
 //! Invariant: whatever names an `oarlock:` interface that this host does not know is refused here, before it runs.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use sha2::{Digest, Sha256};
 use wasmtime::component::{Component, InstancePre};
@@ -163,6 +164,34 @@ impl Engine {
                 meter: Arc::default(),
             }),
         })
+    }
+}
+
+impl Engine {
+    /// Loads several components at once, on as many threads as the machine has cores; answers in order.
+    pub fn load_all(&self, components: &[(&str, &[u8])]) -> Vec<Result<Loaded, Error>> {
+        let threads = std::thread::available_parallelism()
+            .map_or(1, usize::from)
+            .min(components.len());
+        let next = AtomicUsize::new(0);
+        let work = || {
+            let mut done = Vec::new();
+            while let Some((at, &(name, bytes))) = Some(next.fetch_add(1, Ordering::Relaxed))
+                .and_then(|at| Some((at, components.get(at)?)))
+            {
+                done.push((at, self.load(name, bytes)));
+            }
+            done
+        };
+        let mut loaded: Vec<_> = std::thread::scope(|scope| {
+            let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+            workers
+                .into_iter()
+                .flat_map(|worker| worker.join().expect("loading does not panic"))
+                .collect()
+        });
+        loaded.sort_by_key(|(at, _)| *at);
+        loaded.into_iter().map(|(_, result)| result).collect()
     }
 }
 
