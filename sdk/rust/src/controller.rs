@@ -113,6 +113,26 @@ impl Key {
     }
 }
 
+impl Eq for Key {}
+
+impl PartialOrd for Key {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Key {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (&self.namespace, &self.name).cmp(&(&other.namespace, &other.name))
+    }
+}
+
+impl std::hash::Hash for Key {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        (&self.namespace, &self.name).hash(state);
+    }
+}
+
 impl Watch {
     /// Watches all objects of a resource (`apps/v1/deployments`) and reconciles each by itself.
     pub fn of(resource: &str) -> Self {
