@@ -5,7 +5,7 @@ use oarlock_model::{LabelSelector, meta};
 use oarlock_wasm::controller::{Mapping, Watch};
 use serde_json::Value;
 
-use crate::cache::Change;
+use crate::cache::{Change, project};
 use crate::resource;
 
 /// One watch of a controller, parsed.
@@ -105,6 +105,19 @@ impl WatchRule {
                 (!keys.is_empty()).then_some(Mapped::Keys(keys))
             }
         }
+    }
+
+    /// What the guest is shown of an object that it is asked about: all of it, or, if it said what is relevant, that and
+    /// the object's identity.
+    pub fn shown(&self, object: &Value) -> String {
+        const IDENTITY: [&str; 5] =
+            ["/apiVersion", "/kind", "/metadata/name", "/metadata/namespace", "/metadata/uid"];
+        if self.relevant.is_empty() {
+            return object.to_string();
+        }
+        let pointers: Vec<String> =
+            IDENTITY.iter().map(|p| (*p).to_owned()).chain(self.relevant.iter().cloned()).collect();
+        project(object, &pointers).to_string()
     }
 
     fn keys(&self, object: &Value) -> Vec<Key> {

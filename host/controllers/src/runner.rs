@@ -310,8 +310,9 @@ impl Runner {
                 Arc::clone(&self.spec),
                 self.idle.pop().map(|(instance, _)| instance),
             );
+            let shared = Arc::clone(&self.shared);
             self.tasks
-                .spawn_blocking(move || ask(&spec, instance, &batch));
+                .spawn_blocking(move || ask(&spec, &shared, instance, &batch));
         }
         while !self.busy() {
             let now = self.shared.now_ms();
@@ -507,7 +508,7 @@ fn reconcile(spec: &Spec, idle: Option<ControllerInstance>, key: Key) -> Finishe
     }
 }
 
-fn ask(spec: &Spec, idle: Option<ControllerInstance>, batch: &[(u32, Object, bool)]) -> Finished {
+fn ask(spec: &Spec, shared: &Shared, idle: Option<ControllerInstance>, batch: &[(u32, Object, bool)]) -> Finished {
     let mut instance = match ready(spec, idle) {
         Ok(instance) => instance,
         Err(error) => {
@@ -519,7 +520,7 @@ fn ask(spec: &Spec, idle: Option<ControllerInstance>, batch: &[(u32, Object, boo
     };
     let mut keys = Vec::new();
     for (watch, object, gone) in batch {
-        match instance.keys_of(*watch, &object.to_string(), *gone) {
+        match instance.keys_of(*watch, &shared.rules[*watch as usize].shown(object), *gone) {
             Ok(more) => keys.extend(more),
             Err(error) => {
                 // What was mapped still counts; the rest comes back with the next resync or change.
