@@ -55,7 +55,15 @@ pub fn patched(ctx: &Context, row: &Row, value: &Value) -> ApiResult<Value> {
     }
     let decoded =
         decode_value(&row.schema, value).map_err(|e| patch_error(value, &e.to_string()))?;
+    let forget = value
+        .pointer("/metadata/managedFields")
+        .and_then(Value::as_array)
+        .is_some_and(Vec::is_empty);
     let mut value = strictly(ctx, decoded, |text| patch_error(value, text))?;
+    if forget {
+        // An empty list says: start over. Decoding drops empty lists.
+        meta::metadata_mut(&mut value).insert("managedFields".to_owned(), Value::Array(Vec::new()));
+    }
     meta::set_type(&mut value, row.api_version(), row.kind.as_str());
     Ok(value)
 }

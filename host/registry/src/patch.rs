@@ -5,6 +5,7 @@
 
 use bytes::Bytes;
 use oarlock_model::{ApiError, ApiResult, Reason, meta};
+use oarlock_schema::decode_value;
 use oarlock_schema::patch::{PatchError, json_patch, merge_patch, strategic_merge_patch};
 use serde_json::{Map, Value};
 
@@ -74,6 +75,11 @@ fn propose(
 ) -> ApiResult<Proposal> {
     if let PatchKind::Apply { force } = kind {
         let merged = managed::applied(ctx, target, old, patch, *force)?;
+        // Into canonical form (quantities, times); what does not fit the schema was refused by the merge.
+        let merged = match decode_value(&target.row.schema, &merged) {
+            Ok(decoded) => decoded.value,
+            Err(_) => merged,
+        };
         return Ok(Proposal {
             object: merged,
             applied: true,

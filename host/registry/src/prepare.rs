@@ -153,25 +153,18 @@ pub fn update(target: &Target, object: &mut Value, old: &Value) {
 }
 
 pub fn validate(target: &Target, object: &Value, old: Option<&Value>) -> Vec<Cause> {
-    let mut causes = if target.row.stored {
-        metadata::check(object, old)
-    } else {
-        Vec::new()
-    };
     // What only this subresource may change is not held against the object's own update rules.
-    let against = if matches!(
+    let free = matches!(
         target.subresource.as_str(),
         "ephemeralcontainers" | "resize"
-    ) {
-        None
-    } else {
-        old
-    };
-    for cause in (target.row.hooks.validate)(object, against) {
-        if !causes.contains(&cause) {
-            causes.push(cause);
-        }
+    );
+    let theirs = (target.row.hooks.validate)(object, if free { None } else { old });
+    if !target.row.stored {
+        return theirs;
     }
+    let mut causes = metadata::check(object, old);
+    causes.retain(|cause| !theirs.contains(cause));
+    causes.extend(theirs);
     causes
 }
 
