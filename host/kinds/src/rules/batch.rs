@@ -224,7 +224,8 @@ fn update(out: &mut Causes, new: &Value, old: &Value, at: &Path<'_>) {
         .same(out, new.get("selector"), old.get("selector"));
     let may_move = flag(old, "suspend") && flag(new, "suspend");
     let pods = |spec: &Value| {
-        let mut template = spec["template"].clone();
+        // Labels are the selector's affair.
+        let mut template = serde_json::json!({"spec": spec["template"]["spec"]});
         if may_move && let Some(map) = template.get_mut("spec").and_then(Value::as_object_mut) {
             for field in ["nodeSelector", "tolerations", "schedulingGates", "affinity"] {
                 map.remove(field);

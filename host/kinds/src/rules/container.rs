@@ -115,14 +115,13 @@ fn resize_policies(out: &mut Causes, scope: &Scope<'_>, one: &Value, at: &Path<'
         }
         at.one_of(out, resource, &["cpu", "memory"]);
         let restart = text(policy, "restartPolicy");
+        at.one_of(out, restart, &["NotRequired", "RestartContainer"]);
         if never && restart != "NotRequired" {
             at.invalid_text(
                 out,
                 restart,
                 "must be 'NotRequired' when pod `restartPolicy` is 'Never'",
             );
-        } else {
-            at.one_of(out, restart, &["NotRequired", "RestartContainer"]);
         }
     }
 }

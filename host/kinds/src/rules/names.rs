@@ -70,13 +70,8 @@ pub fn dns_subdomain(text: &str) -> Vec<String> {
     )
 }
 
-/// A search domain: underscores are fine, and so is a final dot.
-pub fn search_domain(text: &str) -> Vec<String> {
-    let name = if text.len() > 1 {
-        text.strip_suffix('.').unwrap_or(text)
-    } else {
-        text
-    };
+/// A search domain: underscores are fine.
+pub fn search_domain(name: &str) -> Vec<String> {
     let part = |part: &str| {
         let part = part.strip_prefix('_').unwrap_or(part);
         is_alphanumeric_at_ends(part, |b| matches!(b, b'-' | b'_'), lower)

@@ -144,9 +144,12 @@ fn dns_config(out: &mut Causes, spec: &Value, at: &Path<'_>) {
     let list_at = at.field("searches");
     for (i, domain) in searches.iter().filter_map(Value::as_str).enumerate() {
         if domain != "." || searches.len() > 1 || domain.is_empty() {
+            // A final dot is fine.
+            let name = domain.strip_suffix('.').filter(|n| !n.is_empty());
+            let name = name.unwrap_or(domain);
             list_at
                 .index(i)
-                .all_invalid(out, domain, search_domain(domain));
+                .all_invalid(out, name, search_domain(name));
         }
     }
     let list_at = at.field("options");
