@@ -8,6 +8,18 @@ use serde_json::{Value, json};
 use crate::{Body, Context, Registry, Target, User, services};
 
 const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
+const PRIORITY_CLASSES: [(&str, i64, &str); 2] = [
+    (
+        "system-cluster-critical",
+        2_000_000_000,
+        "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary.",
+    ),
+    (
+        "system-node-critical",
+        2_000_001_000,
+        "Used for system critical pods that must not be moved from their current node.",
+    ),
+];
 const FIELD_MANAGER: &str = "kube-apiserver";
 
 impl Registry {
@@ -19,27 +31,23 @@ impl Registry {
         };
         let mut ctx = Context::new(Arc::new(user), now);
         FIELD_MANAGER.clone_into(&mut ctx.field_manager);
+        // Issued together, so that they share commits: a first start waits for two, not for seven.
+        let mut first = Vec::new();
         for name in NAMESPACES {
-            let object = json!({"metadata": {"name": name}});
-            self.ensure(&ctx, "", "namespaces", "", object).await?;
+            first.push(self.ensure(
+                &ctx,
+                "",
+                "namespaces",
+                "",
+                json!({"metadata": {"name": name}}),
+            ));
         }
-        for (name, value, description) in [
-            (
-                "system-cluster-critical",
-                2_000_000_000,
-                "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary.",
-            ),
-            (
-                "system-node-critical",
-                2_000_001_000,
-                "Used for system critical pods that must not be moved from their current node.",
-            ),
-        ] {
+        for (name, value, description) in PRIORITY_CLASSES {
             let object =
                 json!({"metadata": {"name": name}, "value": value, "description": description});
-            self.ensure(&ctx, "scheduling.k8s.io", "priorityclasses", "", object)
-                .await?;
+            first.push(self.ensure(&ctx, "scheduling.k8s.io", "priorityclasses", "", object));
         }
+        futures::future::try_join_all(first).await?;
         let service = json!({
             "metadata": {"name": "kubernetes", "labels": {"component": "apiserver", "provider": "kubernetes"}},
             "spec": {

@@ -864,6 +864,23 @@ async fn an_event_is_one_object_with_two_faces() {
 }
 
 #[tokio::test]
+async fn events_expire_an_hour_after_they_were_last_seen() {
+    let house = House::new().await;
+    for (name, seen) in [
+        ("old", "2026-11-23T19:59:00Z"),
+        ("seen", "2026-11-23T20:30:00Z"),
+    ] {
+        let event = json!({"metadata": {"name": name}, "involvedObject": {"kind": "Pod", "name": "p", "namespace": "default"},
+            "reason": "Started", "lastTimestamp": seen});
+        house.create("", "events", event).await.unwrap();
+    }
+    let minutes = |n: i64| now() + jiff::SignedDuration::from_mins(n);
+    assert_eq!(house.registry.expire_events(minutes(29)).await.unwrap(), 0);
+    assert_eq!(house.registry.expire_events(minutes(61)).await.unwrap(), 2);
+    assert_eq!(house.get("events", "old").await.unwrap_err().code(), 404);
+}
+
+#[tokio::test]
 async fn outside_input_is_refused_in_words() {
     let house = House::new().await;
     let target = house.target("", "configmaps", "a");
