@@ -1,0 +1,239 @@
+//! `oarlock up`: everything in one process, wired together. Starts from the store upwards, stops from the top down.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use clap::{Args, ValueEnum};
+use oarlock_apiserver::{Server, ServerConfig};
+use oarlock_client::LocalCluster;
+use oarlock_controllers::{Controllers, ControllersConfig, Discover, Served};
+use oarlock_kinds::{Kinds, Row};
+use oarlock_node::{NodeSim, NodeSimConfig};
+use oarlock_registry::Registry;
+use oarlock_store::{Backend, StoreOptions};
+use oarlock_wasm::{Engine, EngineConfig};
+use serde_json::{Value, json};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Part {
+    Controllers,
+    Scheduler,
+    Nodes,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum StoreKind {
+    /// On disk, durable.
+    Redb,
+    /// Gone when the process ends.
+    Memory,
+}
+
+#[derive(Debug, Args)]
+pub struct Up {
+    /// Where the store, certificates and compiled guests are kept [default: ~/.oarlock]
+    #[arg(long, env = "OARLOCK_DATA_DIR", value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Where the API is served; port 0 takes a free one
+    #[arg(long, default_value = "127.0.0.1:6443", value_name = "ADDR:PORT")]
+    listen: SocketAddr,
+    /// Where the kubeconfig is written [default: DATA_DIR/kubeconfig]
+    #[arg(long, value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
+    /// How many simulated nodes to run
+    #[arg(long, default_value_t = 3, value_name = "N")]
+    nodes: usize,
+    /// Parts to leave out
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "PART")]
+    disable: Vec<Part>,
+    /// What the store is kept in
+    #[arg(long, value_enum, default_value_t = StoreKind::Redb)]
+    store: StoreKind,
+    /// How long history is kept for watches and lists at a revision, in seconds
+    #[arg(long, default_value_t = 300, value_name = "SECONDS")]
+    history: u64,
+}
+
+impl Up {
+    pub fn run(self) -> Result<()> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()?;
+        runtime.block_on(self.serve())
+    }
+
+    fn data_dir(&self) -> Result<PathBuf> {
+        if let Some(dir) = &self.data_dir {
+            return Ok(dir.clone());
+        }
+        let home = std::env::var_os("HOME").context("HOME is not set: say --data-dir DIR")?;
+        Ok(Path::new(&home).join(".oarlock"))
+    }
+
+    fn runs(&self, part: Part) -> bool {
+        !self.disable.contains(&part)
+    }
+
+    async fn serve(self) -> Result<()> {
+        let dir = self.data_dir()?;
+        std::fs::create_dir_all(&dir)
+            .with_context(|| format!("cannot make the data directory {}", dir.display()))?;
+        let lock = lock(&dir)?;
+        let stop = stop_signal()?;
+
+        // The store and the guests' code have nothing to do with each other: both at once.
+        let engine_dir = dir.join("code");
+        let engine = tokio::task::spawn_blocking(move || {
+            Engine::new(EngineConfig {
+                cache_dir: Some(engine_dir),
+                ..EngineConfig::default()
+            })
+        });
+        let backend = match self.store {
+            StoreKind::Redb => Backend::Redb {
+                path: dir.join("store.redb"),
+            },
+            StoreKind::Memory => Backend::Memory,
+        };
+        let mut options = StoreOptions::new(backend);
+        options.history_window = std::time::Duration::from_secs(self.history);
+        let opened =
+            tokio::task::spawn_blocking(move || (oarlock_store::open(options), Kinds::builtin()));
+        let (store, kinds) = opened.await?;
+        let store = store.context("cannot open the store")?;
+        let config = oarlock_registry::Config {
+            store: Arc::clone(&store),
+            kinds: Arc::new(kinds),
+            admission: Vec::new(),
+        };
+        let registry = Registry::open(config, jiff::Timestamp::now())
+            .await
+            .context("cannot start the registry")?;
+
+        let pki = oarlock_apiserver::pki::ensure(&dir.join("pki"), self.listen)
+            .context("cannot make certificates")?;
+        let pki = Arc::new(pki);
+        let ca = pki.ca_pem().to_owned();
+        let server = Server::bind(ServerConfig::new(
+            self.listen,
+            Arc::clone(&registry),
+            Arc::clone(&pki),
+        ))
+        .await?;
+        let address = server.local_addr();
+        let kubeconfig = self
+            .kubeconfig
+            .clone()
+            .unwrap_or_else(|| dir.join("kubeconfig"));
+        pki.write_kubeconfig(&kubeconfig, address)
+            .context("cannot write the kubeconfig")?;
+        let (stop_server, server_stopped) = tokio::sync::oneshot::channel::<()>();
+        let serving = tokio::spawn(server.serve(async move {
+            let _ = server_stopped.await;
+        }));
+
+        let engine = engine
+            .await?
+            .context("cannot start the WebAssembly engine")?;
+        let cluster =
+            |component: &str| Arc::new(LocalCluster::new(Arc::clone(&registry), component));
+        let controllers = self.runs(Part::Controllers).then(|| {
+            let cluster = cluster("kube-controller-manager");
+            Controllers::start(ControllersConfig::new(
+                cluster,
+                engine.clone(),
+                controller_guests(),
+                configs(&ca),
+                discover(&registry),
+            ))
+        });
+        let nodes = self
+            .runs(Part::Nodes)
+            .then(|| NodeSim::start(NodeSimConfig::new(cluster("node-simulator"), self.nodes)));
+
+        println!(
+            "Oarlock {} is ready at https://{address}",
+            env!("CARGO_PKG_VERSION")
+        );
+        println!("  export KUBECONFIG={}", kubeconfig.display());
+        println!("  kubectl get nodes");
+        println!("Ctrl-C stops it.");
+        stop.await;
+
+        println!("stopping");
+        if let Some(nodes) = nodes {
+            nodes.stop().await;
+        }
+        if let Some(controllers) = controllers {
+            controllers.stop().await;
+        }
+        let _ = stop_server.send(());
+        serving.await?;
+        store.close().await;
+        drop(lock);
+        Ok(())
+    }
+}
+
+/// One process a data directory: the lock goes with the process.
+fn lock(dir: &Path) -> Result<std::fs::File> {
+    let file = std::fs::File::create(dir.join("lock"))?;
+    if file.try_lock().is_err() {
+        anyhow::bail!(
+            "another `oarlock up` uses {}: stop it, or say --data-dir DIR",
+            dir.display()
+        );
+    }
+    Ok(file)
+}
+
+/// Resolves at the first Ctrl-C or SIGTERM.
+fn stop_signal() -> Result<impl Future<Output = ()>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (mut interrupt, mut terminate) = (
+        signal(SignalKind::interrupt())?,
+        signal(SignalKind::terminate())?,
+    );
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    })
+}
+
+fn controller_guests() -> Vec<(String, Arc<[u8]>)> {
+    oarlock_guests::CONTROLLERS
+        .iter()
+        .map(|guest| (guest.name.to_owned(), guest.bytes.into()))
+        .collect()
+}
+
+/// Configurations of the built-in controllers, by guest.
+fn configs(ca_pem: &str) -> BTreeMap<String, Value> {
+    BTreeMap::from([("root-ca".to_owned(), json!({"ca": ca_pem}))])
+}
+
+/// What the cluster serves, for controllers that look at every kind.
+fn discover(registry: &Arc<Registry>) -> Discover {
+    let registry = Arc::clone(registry);
+    Arc::new(move || {
+        let can = |row: &Row, verb: &str| row.verbs.iter().any(|v| v == verb);
+        let rows = registry
+            .kinds()
+            .rows()
+            .iter()
+            .filter(|row| row.stored && can(row, "list"));
+        rows.map(|row| Served {
+            kind: row.gvr(),
+            object_kind: row.kind.clone(),
+            namespaced: row.namespaced,
+            deletable: can(row, "delete"),
+            watchable: can(row, "watch"),
+        })
+        .collect()
+    })
+}
