@@ -52,7 +52,7 @@ pub trait Authorizer: Send + Sync + Debug {
 }
 
 /// Until there is RBAC: cluster administrators and the cluster's own components may do everything, whoever has logged in
-/// may read what the API offers.
+/// may read what the API offers and ask what they may.
 #[derive(Debug, Default)]
 pub struct SystemAuthorizer;
 
@@ -63,13 +63,28 @@ impl Authorizer for SystemAuthorizer {
         }
         let discovery = attributes.resource.is_none()
             && matches!(attributes.verb, "get" | "head")
-            && ["/api", "/apis", "/openapi"].iter().any(|root| {
+            && [
+                "/api", "/apis", "/openapi", "/healthz", "/livez", "/readyz", "/version",
+            ]
+            .iter()
+            .any(|root| {
                 attributes
                     .path
                     .strip_prefix(root)
                     .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
             });
-        if discovery && user.groups.iter().any(|g| g == AUTHENTICATED) {
+        let about_oneself = attributes.resource.is_some_and(|at| {
+            attributes.verb == "create"
+                && matches!(
+                    (at.group, at.resource),
+                    ("authentication.k8s.io", "selfsubjectreviews")
+                        | (
+                            "authorization.k8s.io",
+                            "selfsubjectaccessreviews" | "selfsubjectrulesreviews"
+                        )
+                )
+        });
+        if (discovery || about_oneself) && user.groups.iter().any(|g| g == AUTHENTICATED) {
             return Decision::Allow;
         }
         Decision::NoOpinion

@@ -136,14 +136,15 @@ async fn handle(
     let mut user = api
         .access
         .authenticate(&parts.headers, &connection.peer, now)?;
-    let method = parts.method.as_str().to_ascii_lowercase();
     let verb = at.map_or(Verb::Other, |at| {
         at.verb(&parts.method, query.flag("watch"))
     });
     trace.verb = verb;
     trace.user = Some(Arc::clone(&user));
+    let lower;
     let word = if verb == Verb::Other {
-        &*method
+        lower = parts.method.as_str().to_ascii_lowercase();
+        &*lower
     } else {
         verb.as_str()
     };

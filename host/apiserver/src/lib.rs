@@ -22,6 +22,7 @@ mod outside;
 pub mod pki;
 mod query;
 mod respond;
+mod reviews;
 mod route;
 mod scan;
 mod served;

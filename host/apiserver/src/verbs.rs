@@ -18,7 +18,7 @@ use crate::outgoing::{GZIP_FROM_BYTES, ListBody, Outgoing};
 use crate::query::{PatchForm, WriteOptions};
 use crate::respond::{self, Answer};
 use crate::route::{ResourcePath, Verb, name_problem};
-use crate::{connect, watching};
+use crate::{connect, reviews, watching};
 
 /// Kinds whose delete answers the object that is gone, where others answer a Status.
 const ANSWER_DELETED_OBJECT: [&str; 16] = [
@@ -323,6 +323,10 @@ async fn create(out: Out<'_>, target: &Target, body: Incoming) -> Result<Answer,
             .write_options("CreateOptions", None, agent(call))?,
     );
     let object = body::object(bytes, format, body_kind(target))?;
+    if target.subresource.is_empty() && reviews::handles(&target.row) {
+        let (status, review) = reviews::answer(call, &target.row, object)?;
+        return Ok(out.value(status.as_u16(), &review, &context));
+    }
     if target.subresource.is_empty() {
         let result = call.api.registry.create(&context, target, object).await;
         let object = out.warned(result, &context)?;

@@ -388,3 +388,33 @@ async fn discovery_and_openapi() {
     assert_eq!(status, StatusCode::OK);
     assert!(document["components"]["schemas"]["io.k8s.api.apps.v1.Deployment"].is_object());
 }
+
+#[tokio::test]
+async fn reviews_answer_and_keep_nothing() {
+    let server = TestServer::start().await;
+    let jane = server.pki.issue_client("jane", &["dev"]).unwrap();
+    let mut jane = Client::connect(&server, Some(&jane), true).await;
+    let review = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"});
+    let (status, me) = jane
+        .create("/apis/authentication.k8s.io/v1/selfsubjectreviews", &review)
+        .await;
+    assert_eq!(status, StatusCode::CREATED, "{me}");
+    assert_eq!(
+        me["status"]["userInfo"],
+        json!({"username": "jane", "groups": ["dev", "system:authenticated"]})
+    );
+    let path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
+    let review = |spec: Value| json!({"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview", "spec": spec});
+    let pods = review(json!({"resourceAttributes": {"verb": "list", "resource": "pods"}}));
+    assert_eq!(
+        jane.create(path, &pods).await.1["status"]["allowed"],
+        json!(false)
+    );
+    let mut admin = server.admin(true).await;
+    assert_eq!(
+        admin.create(path, &pods).await.1["status"]["allowed"],
+        json!(true)
+    );
+    let (status, refused) = jane.create(path, &review(json!({}))).await;
+    assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{refused}");
+}
