@@ -71,7 +71,8 @@ impl Schemas {
         }
         if !self.definitions.contains_key(&name) {
             let item = self.kind_reference(schema);
-            let metadata = self.meta("ListMeta");
+            let mut metadata = self.meta("ListMeta");
+            describe(self.dialect, &mut metadata, "Standard list metadata.");
             let list = json!({
                 "description": "A list of objects.",
                 "type": "object",

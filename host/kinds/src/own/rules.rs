@@ -191,8 +191,10 @@ const NAME: Column = Column {
 const READY: Column = column("Ready", "string", 0, "Whether what is wanted is what runs.");
 const AGE: Column = column("Age", "string", 0, "Time since the object was created.");
 
+type Cells = fn(&Value, Timestamp) -> Vec<Value>;
+
 pub(super) fn columns(kind: &str) -> Columns {
-    let (columns, cells): (&[Column], fn(&Value, Timestamp) -> Vec<Value>) = match kind {
+    let (columns, cells): (&[Column], Cells) = match kind {
         "Component" => (
             &[
                 NAME,
