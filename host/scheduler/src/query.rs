@@ -72,7 +72,7 @@ pub struct Query {
 }
 
 /// Why a pod fits nowhere.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Diagnosis {
     /// Reasons and how many nodes have them.
     pub reasons: BTreeMap<String, usize>,
@@ -80,7 +80,14 @@ pub struct Diagnosis {
     pub prefilter: Option<String>,
     /// The plugins that refused, by name.
     pub plugins: Vec<String>,
-    pub wakes_on: u16,
+    /// What may make it fit.
+    pub wakes_on: Events,
+}
+
+impl Default for Diagnosis {
+    fn default() -> Self {
+        Self { reasons: BTreeMap::new(), prefilter: None, plugins: Vec::new(), wakes_on: Events::empty() }
+    }
 }
 
 impl Query {
@@ -366,7 +373,7 @@ impl Query {
         if let Some(refused) = &self.refused {
             blame(&members[refused.member], refused.verdict.plugin, &mut diagnosis, &mut events);
             diagnosis.prefilter = Some(refused.verdict.reasons.join(", "));
-            diagnosis.wakes_on = events.bits().into();
+            diagnosis.wakes_on = events;
             return Ok(diagnosis);
         }
         let mut counts: HashMap<(u8, u32), usize> = HashMap::new();
@@ -408,7 +415,7 @@ impl Query {
             }
         }
         diagnosis.plugins.sort_unstable();
-        diagnosis.wakes_on = events.bits().into();
+        diagnosis.wakes_on = events;
         Ok(diagnosis)
     }
 }
