@@ -110,13 +110,21 @@ impl WatchRule {
     /// What the guest is shown of an object that it is asked about: all of it, or, if it said what is relevant, that and
     /// the object's identity.
     pub fn shown(&self, object: &Value) -> String {
-        const IDENTITY: [&str; 5] =
-            ["/apiVersion", "/kind", "/metadata/name", "/metadata/namespace", "/metadata/uid"];
+        const IDENTITY: [&str; 5] = [
+            "/apiVersion",
+            "/kind",
+            "/metadata/name",
+            "/metadata/namespace",
+            "/metadata/uid",
+        ];
         if self.relevant.is_empty() {
             return object.to_string();
         }
-        let pointers: Vec<String> =
-            IDENTITY.iter().map(|p| (*p).to_owned()).chain(self.relevant.iter().cloned()).collect();
+        let pointers: Vec<String> = IDENTITY
+            .iter()
+            .map(|p| (*p).to_owned())
+            .chain(self.relevant.iter().cloned())
+            .collect();
         project(object, &pointers).to_string()
     }
 

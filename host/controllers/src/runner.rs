@@ -508,7 +508,12 @@ fn reconcile(spec: &Spec, idle: Option<ControllerInstance>, key: Key) -> Finishe
     }
 }
 
-fn ask(spec: &Spec, shared: &Shared, idle: Option<ControllerInstance>, batch: &[(u32, Object, bool)]) -> Finished {
+fn ask(
+    spec: &Spec,
+    shared: &Shared,
+    idle: Option<ControllerInstance>,
+    batch: &[(u32, Object, bool)],
+) -> Finished {
     let mut instance = match ready(spec, idle) {
         Ok(instance) => instance,
         Err(error) => {
