@@ -1,7 +1,8 @@
 //! One structural-schema engine for built-in kinds and CRDs alike; knows no kind by name.
 //!
-//! Modules: `types` (the schema itself), `decode` (type checks, unknown fields, duplicate keys), `default`, `prune`,
-//! `patch` (JSON patch, merge patch, strategic merge), `apply` (server-side apply and managed fields), `openapi` (out).
+//! Modules: `types` (the schema itself), `decode` (bytes to a tree: type checks, unknown fields, duplicate keys), `canonical`
+//! (empty fields, defaults, pruning), `patch` (JSON patch, merge patch, strategic merge), `apply` (server-side apply and
+//! managed fields). OpenAPI is written by the room above, which knows kinds.
 
 pub mod apply;
 mod canonical;
