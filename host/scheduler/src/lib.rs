@@ -4,6 +4,7 @@
 //! threads, tokio and the clock are in `run` and its neighbours alone.
 
 mod config;
+mod core;
 mod engine;
 mod member;
 mod node_events;
@@ -18,6 +19,7 @@ mod shape;
 mod snapshot;
 mod usage;
 
+pub use crate::core::{Action, Candidate, Core, Ended, Input, Receipt, apply};
 pub use config::{DEFAULT_COMPONENT, ProfileSpec};
 pub use engine::PlacementEngine;
 pub use member::{Enabled, FailurePolicy, Member, SetupError};

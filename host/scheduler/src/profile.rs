@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use oarlock_wasm::Error;
-use oarlock_wasm::scheduler::{Events, Verdict};
+use oarlock_wasm::scheduler::Verdict;
 
 use crate::member::{FailurePolicy, Member, SetupError};
 use crate::pod::PodInfo;
@@ -165,6 +165,12 @@ impl Profile {
     /// Finds the pod a node.
     pub fn schedule(&mut self, pod: &PodInfo, snapshot: &Snapshot) -> Outcome {
         self.cycles += 1;
+        if self.failures.broken.take().is_some()
+            && let Err(error) = self.respawn_all()
+        {
+            self.failures.broken = Some(error.to_string());
+            return Outcome::Error(error.to_string());
+        }
         let mut without = None;
         for _ in 0..=MAX_FAILURES_AN_ATTEMPT {
             let failed = match self.try_once(pod, snapshot, without) {
@@ -234,12 +240,7 @@ impl Profile {
         self.members.iter().any(Member::wants_pods)
     }
 
-    /// Events after which any pod that was refused is worth another try.
-    pub fn all_events() -> Events {
-        Events::all()
-    }
-
-    /// Respawns every member; for tests of what that keeps.
+    /// Replaces every engine.
     pub fn respawn_all(&mut self) -> Result<(), SetupError> {
         self.members.iter_mut().try_for_each(Member::respawn)?;
         let members = &self.members;
