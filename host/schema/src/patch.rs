@@ -37,7 +37,7 @@ impl From<PatchError> for ApiError {
             PatchError::Malformed(_) => Reason::BadRequest,
             PatchError::DoesNotApply => Reason::Invalid,
             PatchError::TooManyOperations(_) => Reason::RequestEntityTooLarge,
-            PatchError::Contradiction(_) => Reason::InternalError,
+            PatchError::Contradiction(_) => Reason::Unknown,
         };
         Self::new(reason, error.to_string())
     }

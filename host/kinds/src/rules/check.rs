@@ -81,7 +81,15 @@ pub fn warnings_of(group: &str, kind: &str) -> fn(&Value, Option<&Value>) -> Vec
             }
             let at = Path::new("spec");
             let at = at.field("template");
-            workload::pod_warnings(&new["spec"]["template"]["spec"], &at.field("spec"))
+            let mut texts: Vec<String> = match old {
+                None => workload::name_warning(new).into_iter().collect(),
+                Some(_) => Vec::new(),
+            };
+            texts.extend(workload::pod_warnings(
+                &new["spec"]["template"]["spec"],
+                &at.field("spec"),
+            ));
+            texts
         },
         ("", "Service") => |new, _| {
             let external = new

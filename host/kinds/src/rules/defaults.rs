@@ -138,6 +138,9 @@ fn stateful_set(object: &mut Value) {
 }
 
 fn daemon_set(object: &mut Value) {
+    // A field of older versions, shown as an annotation; preparation counts it.
+    let annotations = meta::child_map_mut(meta::metadata_mut(object), "annotations");
+    set_text(annotations, super::prepare::TEMPLATE_GENERATION, "0");
     let spec = spec(object);
     set(spec, "revisionHistoryLimit", 10);
     let strategy = meta::child_map_mut(spec, "updateStrategy");

@@ -52,6 +52,9 @@ const CONTAINER_LISTS: [&str; 3] = ["containers", "initContainers", "ephemeralCo
 
 /// A pod of its own: what templates leave open is decided.
 pub fn pod(object: &mut Value) {
+    if let Some(status) = object.get_mut("status").and_then(Value::as_object_mut) {
+        pod_ips(status);
+    }
     let Some(spec) = object.get_mut("spec").and_then(Value::as_object_mut) else {
         return;
     };
@@ -72,6 +75,28 @@ pub fn pod(object: &mut Value) {
                 });
             }
         });
+    }
+}
+
+/// One address under two names: the single one wins.
+fn pod_ips(status: &mut Map<String, Value>) {
+    let single = status
+        .get("podIP")
+        .and_then(Value::as_str)
+        .filter(|ip| !ip.is_empty())
+        .map(str::to_owned);
+    let first = status
+        .get("podIPs")
+        .and_then(|l| l.get(0)?.get("ip")?.as_str())
+        .map(str::to_owned);
+    match (single, first) {
+        (Some(single), first) if first.as_ref() != Some(&single) => {
+            status.insert("podIPs".to_owned(), json!([{"ip": single}]));
+        }
+        (None, Some(first)) => {
+            status.insert("podIP".to_owned(), Value::String(first));
+        }
+        _ => {}
     }
 }
 

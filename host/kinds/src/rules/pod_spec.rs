@@ -147,9 +147,7 @@ fn dns_config(out: &mut Causes, spec: &Value, at: &Path<'_>) {
             // A final dot is fine.
             let name = domain.strip_suffix('.').filter(|n| !n.is_empty());
             let name = name.unwrap_or(domain);
-            list_at
-                .index(i)
-                .all_invalid(out, name, search_domain(name));
+            list_at.index(i).all_invalid(out, name, search_domain(name));
         }
     }
     let list_at = at.field("options");

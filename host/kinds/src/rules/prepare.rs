@@ -34,7 +34,7 @@ pub fn update_of(group: &str, kind: &str) -> fn(&mut Value, &Value) {
 }
 
 /// A field of older versions, kept as an annotation.
-const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
+pub const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
 
 fn template_generation(object: &mut Value, generation: i64) {
     let annotations = meta::child_map_mut(meta::metadata_mut(object), "annotations");

@@ -476,6 +476,15 @@ pub fn pod_template(new: &Value, old: Option<&Value>) -> Causes {
 /// Warnings that every pod spec may give.
 pub fn pod_warnings(spec: &Value, at: &Path<'_>) -> Vec<String> {
     let mut texts = Vec::new();
+    let grace = spec
+        .get("terminationGracePeriodSeconds")
+        .and_then(Value::as_i64);
+    if grace.is_some_and(|seconds| seconds < 0) {
+        let field = at.field("terminationGracePeriodSeconds");
+        texts.push(format!(
+            "{field}: must be >= 0; negative values are invalid and will be treated as 1"
+        ));
+    }
     let list_at = at.field("topologySpreadConstraints");
     for (i, constraint) in items(spec, "topologySpreadConstraints") {
         if some(constraint, "labelSelector").is_none() {
@@ -487,4 +496,12 @@ pub fn pod_warnings(spec: &Value, at: &Path<'_>) -> Vec<String> {
         }
     }
     texts
+}
+
+/// Names that pods and their hosts will have should be labels.
+pub fn name_warning(object: &Value) -> Option<String> {
+    let dotted = meta::name(object).contains('.');
+    dotted.then(|| {
+        "metadata.name: this is used in Pod names and hostnames, which can result in surprising behavior; a DNS label is recommended: [must not contain dots]".to_owned()
+    })
 }

@@ -150,16 +150,19 @@ fn from_zero(schema: Option<&Schema>, new: &Value, level: Level) -> Nodes {
                 ..Nodes::default()
             }
         }
-        (_, value) => leaf_modified(!is_zero(value)),
+        (_, value) => leaf_modified(!is_zero(schema, value)),
     }
 }
 
-fn is_zero(value: &Value) -> bool {
+/// True for what a new object has here: an empty list or map is something else than an absent one.
+fn is_zero(schema: Option<&Schema>, value: &Value) -> bool {
     match value {
+        Value::Null => true,
         Value::Bool(flag) => !flag,
         Value::Number(number) => number.as_f64() == Some(0.0),
         Value::String(text) => text.is_empty() || text == "0",
-        other => is_empty(other),
+        Value::Array(_) => false,
+        Value::Object(map) => map.is_empty() && schema.is_none_or(|s| s.ty == Type::Object),
     }
 }
 

@@ -110,15 +110,12 @@ pub fn encode(mut entries: Vec<Entry>) -> Option<Value> {
         return None;
     }
     entries.sort_by(|a, b| {
-        let key = |e: &Entry| {
+        fn key(e: &Entry) -> (Operation, [&str; 4]) {
             (
                 e.operation,
-                e.time.clone(),
-                e.manager.clone(),
-                e.api_version.clone(),
-                e.subresource.clone(),
+                [&e.time, &e.manager, &e.api_version, &e.subresource],
             )
-        };
+        }
         key(a).cmp(&key(b))
     });
     Some(Value::Array(

@@ -78,13 +78,14 @@ pub fn key_element(schema: &Schema, item: &Value) -> Option<String> {
     Some(format!("k:{}", Value::Object(keys)))
 }
 
-/// As [`key_element`], where absent keys read as null: for objects that are already stored.
+/// As [`key_element`], where an absent key reads as the empty text: for objects that are already stored.
 pub fn lenient_key_element(schema: &Schema, item: &Value) -> String {
     key_element(schema, item).unwrap_or_else(|| {
+        let key = |k: &str| item.get(k).cloned().unwrap_or_else(|| Value::from(""));
         let keys: Map<String, Value> = schema
             .list_map_keys
             .iter()
-            .filter_map(|k| Some((k.to_string(), item.get(&**k)?.clone())))
+            .map(|k| (k.to_string(), key(k)))
             .collect();
         format!("k:{}", Value::Object(keys))
     })
