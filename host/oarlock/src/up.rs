@@ -214,7 +214,7 @@ fn controller_guests() -> Vec<(String, Arc<[u8]>)> {
 
 /// Configurations of the built-in controllers, by guest.
 fn configs(ca_pem: &str) -> BTreeMap<String, Value> {
-    BTreeMap::from([("root-ca".to_owned(), json!({"ca": ca_pem}))])
+    BTreeMap::from([("root-ca".to_owned(), json!({"certificate": ca_pem}))])
 }
 
 /// What the cluster serves, for controllers that look at every kind.
