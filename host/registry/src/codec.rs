@@ -8,7 +8,7 @@ use oarlock_model::{ApiError, ApiResult, Reason};
 use oarlock_store::{Record, Revision};
 use serde_json::{Map, Value};
 
-use crate::Stored;
+use crate::{Stored, scan};
 
 /// Bytes in front of the JSON text.
 const HEAD: usize = 4;
@@ -20,6 +20,11 @@ const MANAGED_FIELDS: &str = "managedFields";
 
 /// What is put into the store. Costs about 5 µs for a pod of 2.4 KB.
 pub fn encode(object: &Value) -> ApiResult<Bytes> {
+    encode_over(object, &[])
+}
+
+/// The same, with top-level members that are taken over as text (name, raw value; sorted by name).
+fn encode_over(object: &Value, kept: &[(&[u8], &[u8])]) -> ApiResult<Bytes> {
     let mut out = Vec::with_capacity(4096);
     out.extend_from_slice(&[0; HEAD]);
     let empty = Map::new();
@@ -37,12 +42,25 @@ pub fn encode(object: &Value) -> ApiResult<Bytes> {
         write_metadata(&mut out, metadata)?;
     }
     out.push(b'}');
+    let mut kept = kept.iter().peekable();
+    let mut keep = |out: &mut Vec<u8>, before: Option<&str>| {
+        while let Some((name, value)) =
+            kept.next_if(|(name, _)| before.is_none_or(|b| *name < b.as_bytes()))
+        {
+            out.extend_from_slice(b",\"");
+            out.extend_from_slice(name);
+            out.extend_from_slice(b"\":");
+            out.extend_from_slice(value);
+        }
+    };
     for (field, value) in map {
         if !matches!(field.as_str(), "apiVersion" | "kind" | "metadata") {
+            keep(&mut out, Some(field));
             out.push(b',');
             member(&mut out, field, value)?;
         }
     }
+    keep(&mut out, None);
     out.push(b'}');
     if out.len() > MAX_OBJECT_BYTES {
         let message = format!(
@@ -143,6 +161,32 @@ pub fn save(row: &Row, object: &Value) -> ApiResult<Bytes> {
     encode(&object)
 }
 
+/// What a write through `/status` sees of an object: everything but the rest of it.
+const STATUS_PART: [&str; 4] = ["apiVersion", "kind", "metadata", "status"];
+
+/// Only the part of a stored value that a status write sees, as a tree. `None`: the text is not plain enough.
+pub fn load_status_part(value: &Bytes) -> ApiResult<Option<Value>> {
+    let Some(members) = scan::all_members(value.get(HEAD..).unwrap_or_default()) else {
+        return Ok(None);
+    };
+    let mut part = Map::new();
+    for (name, raw) in members {
+        if let Some(field) = STATUS_PART.iter().find(|field| field.as_bytes() == name) {
+            let value = serde_json::from_slice(raw)
+                .map_err(|e| ApiError::internal(format!("a stored object cannot be read: {e}")))?;
+            part.insert((*field).to_owned(), value);
+        }
+    }
+    Ok(Some(Value::Object(part)))
+}
+
+/// A stored value whose status part is replaced; the rest is copied as text.
+pub fn save_status_part(value: &Bytes, part: &Value) -> ApiResult<Bytes> {
+    let mut kept = scan::all_members(value.get(HEAD..).unwrap_or_default()).unwrap_or_default();
+    kept.retain(|(name, _)| !STATUS_PART.iter().any(|field| field.as_bytes() == *name));
+    encode_over(part, &kept)
+}
+
 /// A stored value as an object that this kind shows; only a kind that is stored as another one pays for a parse.
 pub fn shown(row: &Row, value: &Bytes, revision: Revision) -> ApiResult<Stored> {
     if row.conversion.is_none() {
@@ -194,6 +238,35 @@ mod tests {
         );
         let no_revision = stored_value(&json!({"metadata": {"name": "n"}}), 0).unwrap();
         assert_eq!(no_revision.to_json(), br#"{"metadata":{"name":"n"}}"#);
+    }
+
+    #[test]
+    fn a_status_part_is_replaced_in_place() {
+        let object = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "n", "uid": "u"},
+            "aaa": 1, "spec": {"nodeName": "x"}, "status": {"phase": "Pending"}, "zzz": [2]});
+        let check = |change: fn(&mut Value)| {
+            let value = encode(&object).unwrap();
+            let mut part = load_status_part(&value).unwrap().unwrap();
+            assert_eq!(part.get("spec"), None);
+            change(&mut part);
+            let mut whole = object.clone();
+            change(&mut whole);
+            assert_eq!(
+                save_status_part(&value, &part).unwrap(),
+                encode(&whole).unwrap()
+            );
+        };
+        check(|_| {});
+        check(|o| o["status"] = json!({"phase": "Running", "a": "}"}));
+        check(|o| o["metadata"]["labels"] = json!({"a": "b"}));
+        check(|o| {
+            o.as_object_mut().unwrap().remove("status");
+        });
+        let bare = encode(&json!({"metadata": {}, "spec": {}})).unwrap();
+        let mut part = load_status_part(&bare).unwrap().unwrap();
+        part["status"] = json!({"a": 1});
+        let expect = encode(&json!({"metadata": {}, "spec": {}, "status": {"a": 1}})).unwrap();
+        assert_eq!(save_status_part(&bare, &part).unwrap(), expect);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use oarlock_schema::decode_value;
 use oarlock_schema::patch::{PatchError, json_patch, merge_patch, strategic_merge_patch};
 use serde_json::{Map, Value};
 
-use crate::write::Proposal;
+use crate::write::{Proposal, View};
 use crate::{Context, PatchKind, Registry, Target, Written};
 use crate::{decode, keys, managed, metadata, sub};
 
@@ -58,7 +58,13 @@ impl Registry {
                 }
             }
         }
-        self.modify(ctx, target, &mut |old| {
+        // A JSON patch may test any field.
+        let view = if *kind == PatchKind::Json {
+            View::Whole
+        } else {
+            View::Part
+        };
+        self.modify(ctx, target, view, &mut |old| {
             propose(ctx, target, Some(old), kind, patch)
         })
         .await

@@ -147,7 +147,10 @@ pub fn update(target: &Target, object: &mut Value, old: &Value) {
         copy(object, old, &["spec", "finalizers"]);
     }
     canonicalize(&row.schema, object);
-    if target.subresource != "status" {
+    if target.subresource == "status" {
+        // What canonical form adds to a part of an object is not there in the whole.
+        restore(object, old, &["metadata", "status"]);
+    } else {
         metadata::count_generation(row, object, old);
     }
 }

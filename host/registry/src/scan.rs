@@ -47,6 +47,20 @@ pub fn members(object: &[u8]) -> Members<'_> {
     }
 }
 
+/// All members of a map, or `None` if the text is not a whole map: what is copied member by member must be complete.
+pub fn all_members(object: &[u8]) -> Option<Vec<(&[u8], &[u8])>> {
+    if object == b"{}" {
+        return Some(Vec::new());
+    }
+    let mut rest = members(object);
+    let all: Vec<_> = rest.by_ref().collect();
+    // The last member ended at the brace that is the text's last byte.
+    let end = rest.next.checked_sub(1)?;
+    let whole =
+        !all.is_empty() && !rest.open && end + 1 == object.len() && object.get(end) == Some(&b'}');
+    whole.then_some(all)
+}
+
 #[derive(Debug)]
 pub struct Members<'a> {
     json: &'a [u8],
@@ -187,6 +201,18 @@ mod tests {
             let _any = at(&whole[..end], &["d", "e"]);
             let _any = at(&whole[..end], &["a", "b"]).and_then(scalar);
             let _any = items(&whole[..end]).count();
+            assert!(all_members(&whole[..end]).is_none());
+        }
+        assert_eq!(all_members(whole).map(|all| all.len()), Some(2));
+        assert_eq!(all_members(b"{}").map(|all| all.len()), Some(0));
+        for odd in [
+            &b"{}}"[..],
+            b"{\"a\":1,}",
+            b"{\"a\":1}x",
+            b"[]",
+            b"{\"a\":1,\"b\"}",
+        ] {
+            assert!(all_members(odd).is_none());
         }
     }
 }

@@ -79,6 +79,11 @@ pub fn generation_changed(row: &Row, new: &Value, old: &Value) -> bool {
             && (differ_in("labels") || differ_in("annotations")))
 }
 
+/// This kind's rules look at the rest of an object only if it has changed, so a status write needs no tree of it.
+pub fn status_alone(row: &Row) -> bool {
+    row.group.is_empty() && matches!(row.kind.as_str(), "Pod" | "Node") && row.conversion.is_none()
+}
+
 pub fn is(row: &Row, group: &str, kind: &str) -> bool {
     row.kind == kind && row.group == group
 }

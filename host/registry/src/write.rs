@@ -14,7 +14,7 @@ use oarlock_store::{Action, Expect, Op, Record, Revision, TxnError};
 use serde_json::{Value, json};
 
 use crate::admission::{AdmissionRequest, Operation};
-use crate::codec::{load, save, shown, stored_value, tree};
+use crate::codec::{load, load_status_part, save, save_status_part, shown, stored_value, tree};
 use crate::services::Allocation;
 use crate::{Body, Context, Registry, Stored, Target, Written};
 use crate::{decode, errors, keys, managed, metadata, prepare, strategy, sub};
@@ -42,6 +42,14 @@ impl From<Value> for Proposal {
             whole: false,
         }
     }
+}
+
+/// What a change needs to see of the stored object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum View {
+    Whole,
+    /// What it writes to is enough: a write through `/status` may see metadata and status alone.
+    Part,
 }
 
 /// An object between admission and the store. Addresses and ports taken for it are given back unless the write succeeds.
@@ -173,7 +181,7 @@ impl Registry {
             warnings: Arc::default(),
             ..ctx.clone()
         };
-        self.modify(ctx, target, &mut |_| {
+        self.modify(ctx, target, View::Part, &mut |_| {
             let object = first.take().map_or_else(|| sent(&silent), Ok)?;
             Ok(Proposal {
                 object,
@@ -185,20 +193,35 @@ impl Registry {
     }
 
     /// Reads, changes and writes an object until nobody else wrote in between. `change` sees the stored object with its
-    /// resourceVersion; the proposal's uid and resourceVersion, if set, must be those of the object.
+    /// resourceVersion (or the part of it that `view` allows); the proposal's uid and resourceVersion, if set, must be
+    /// those of the object.
     pub(crate) async fn modify(
         &self,
         ctx: &Context,
         target: &Target,
+        view: View,
         change: &mut (dyn FnMut(&Value) -> ApiResult<Proposal> + Send),
     ) -> ApiResult<Written> {
         let (key, row) = (keys::key_of(target), &target.row);
+        let by_part = view == View::Part
+            && target.subresource == "status"
+            && strategy::status_alone(row)
+            && !self
+                .admission()
+                .iter()
+                .any(|plugin| plugin.handles(target, Operation::Update));
         for _ in 0..MAX_ATTEMPTS {
             let record = self
                 .store()
                 .get(&key)
                 .ok_or_else(|| errors::not_found(target))?;
-            let mut old = load(row, &record.value)?;
+            let part = if by_part {
+                load_status_part(&record.value)?
+            } else {
+                None
+            };
+            let is_part = part.is_some();
+            let mut old = part.map_or_else(|| load(row, &record.value), Ok)?;
             meta::set(&mut old, "resourceVersion", record.modified.to_string());
             let proposal = change(&old)?;
             check_preconditions(target, &proposal, &old, &record)?;
@@ -217,7 +240,11 @@ impl Registry {
                 }
                 continue;
             }
-            let value = save(row, &ready.object)?;
+            let value = if is_part {
+                save_status_part(&record.value, &ready.object)?
+            } else {
+                save(row, &ready.object)?
+            };
             if value == record.value {
                 return written(shown(row, &record.value, record.modified)?);
             }

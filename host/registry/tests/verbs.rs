@@ -307,6 +307,19 @@ async fn status_and_spec_keep_to_their_own_endpoints() {
         (&json!("Running"), &json!(0))
     );
     assert_eq!(pod["metadata"]["generation"], 1);
+    assert_eq!(pod["spec"], house.get("pods", "p").await.unwrap()["spec"]);
+    assert_eq!(
+        pod["spec"]["containers"][0]["image"],
+        "registry.example/i:1"
+    );
+    // The same through a JSON patch, which sees the whole object.
+    let patch = Bytes::from_static(br#"[{"op":"test","path":"/spec/containers/0/name","value":"c"},{"op":"add","path":"/status/message","value":"m"}]"#);
+    let written = house
+        .registry
+        .patch(&ctx(), &status, PatchKind::Json, patch)
+        .await
+        .unwrap();
+    assert_eq!(written.object.to_value().unwrap()["status"]["message"], "m");
     let entries = pod["metadata"]["managedFields"].as_array().unwrap();
     assert!(
         entries

@@ -6,7 +6,7 @@ use oarlock_store::RangeQuery;
 use serde_json::{Value, json};
 
 use crate::codec::tree;
-use crate::write::Proposal;
+use crate::write::{Proposal, View};
 use crate::{Context, DeleteOptions, Registry, Target, errors, keys};
 
 /// What a refused eviction is told to wait.
@@ -91,7 +91,7 @@ impl Registry {
         let pod_name = target.name.clone();
         let stamp = oarlock_model::time::format_time(ctx.now);
         let budget_target = Target::sub(&row, &target.namespace, &name, "status");
-        self.modify(ctx, &budget_target, &mut |budget| {
+        self.modify(ctx, &budget_target, View::Whole, &mut |budget| {
             spend(budget, &pod_name, &stamp)
         })
         .await

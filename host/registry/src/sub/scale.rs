@@ -5,7 +5,7 @@ use oarlock_schema::patch::{json_patch, merge_patch};
 use serde_json::{Map, Value, json};
 
 use crate::codec::stored_value;
-use crate::write::Proposal;
+use crate::write::{Proposal, View};
 use crate::{Body, Context, PatchKind, Registry, Stored, Target, Written, managed};
 
 /// The Scale of a stored object.
@@ -127,7 +127,7 @@ async fn write(
         ..target.clone()
     };
     let written = registry
-        .modify(ctx, &whole, &mut |old| {
+        .modify(ctx, &whole, View::Whole, &mut |old| {
             let scale = change(&view(target, old))?;
             let replicas = match scale.pointer("/spec/replicas") {
                 None | Some(Value::Null) => 0,

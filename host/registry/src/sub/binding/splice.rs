@@ -25,7 +25,7 @@ pub fn bound(json: &[u8], node: &str, now: &str) -> Option<Vec<u8>> {
     }]);
     let mut out = Vec::with_capacity(json.len() + node.len() + 160);
     out.push(b'{');
-    for (at, (name, value)) in scan::members(json).enumerate() {
+    for (at, (name, value)) in scan::all_members(json)?.into_iter().enumerate() {
         if at > 0 {
             out.push(b',');
         }
@@ -36,13 +36,13 @@ pub fn bound(json: &[u8], node: &str, now: &str) -> Option<Vec<u8>> {
                 value,
                 "nodeName",
                 json!(node).to_string().as_bytes(),
-            ),
+            )?,
             b"status" => with_member(
                 &mut out,
                 value,
                 "conditions",
                 condition.to_string().as_bytes(),
-            ),
+            )?,
             _ => out.extend_from_slice(value),
         }
     }
@@ -57,7 +57,7 @@ fn open_member(out: &mut Vec<u8>, name: &[u8]) {
 }
 
 /// Writes a map with one more member, in its place among the sorted ones.
-fn with_member(out: &mut Vec<u8>, map: &[u8], name: &str, value: &[u8]) {
+fn with_member(out: &mut Vec<u8>, map: &[u8], name: &str, value: &[u8]) -> Option<()> {
     out.push(b'{');
     let mut first = true;
     let mut comma = |out: &mut Vec<u8>| {
@@ -66,7 +66,7 @@ fn with_member(out: &mut Vec<u8>, map: &[u8], name: &str, value: &[u8]) {
         }
     };
     let mut waiting = true;
-    for (other, raw) in scan::members(map) {
+    for (other, raw) in scan::all_members(map)? {
         if waiting && other > name.as_bytes() {
             waiting = false;
             comma(out);
@@ -83,6 +83,7 @@ fn with_member(out: &mut Vec<u8>, map: &[u8], name: &str, value: &[u8]) {
         out.extend_from_slice(value);
     }
     out.push(b'}');
+    Some(())
 }
 
 #[cfg(test)]
