@@ -54,3 +54,6 @@ pub fn hooks(group: &str, kind: &str) -> Hooks {
         ..Hooks::default()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -323,8 +323,9 @@ fn same_but_cut(want: &str, got: &str) -> bool {
     })
 }
 
-/// Kinds whose rules are not written yet.
-const NOT_YET: &[&str] = &[];
+/// Recorded writes that must end as recorded. The rest are refusals that print Go structs or textual diffs, and kinds whose
+/// rules are not written yet.
+const MUST_AGREE: usize = 2_940;
 
 #[test]
 fn writes_end_as_recorded() {
@@ -360,7 +361,6 @@ fn writes_end_as_recorded() {
                 }
             };
             let tested = (only.is_empty() || only == row.kind)
-                && !NOT_YET.contains(&row.kind.as_str())
                 && matches!(address.subresource.as_str(), "" | "status");
             let content = request["headers"]["content-type"].as_str().unwrap_or("");
             let body = match method {
@@ -470,5 +470,8 @@ fn writes_end_as_recorded() {
     println!("{agreed} of {tried} agree");
     for (what, (times, place)) in &found {
         println!("{times} x {what}  ({place})");
+    }
+    if tried > 0 && only.is_empty() {
+        assert!(agreed >= MUST_AGREE, "{agreed} of {tried} agree");
     }
 }
