@@ -189,15 +189,21 @@ fn cache_dir() -> std::path::PathBuf {
     std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("code")
 }
 
-/// Binds every pod that has no node, to each node in turn.
+/// Binds every pod that has no node, to each node without taints in turn.
 async fn bind(cluster: Arc<dyn Cluster>) {
     let query = ListQuery {
         fields: "spec.nodeName=".to_owned(),
         ..ListQuery::default()
     };
     let mut pods = Reflector::start(Arc::clone(&cluster), kind("v1/pods"), query);
-    let (mut deltas, mut next) = (Vec::new(), 0);
-    while pods.deltas.recv_many(&mut deltas, 512).await > 0 {
+    let (mut deltas, mut waiting, mut next) = (Vec::new(), Vec::new(), 0);
+    loop {
+        let news = pods.deltas.recv_many(&mut deltas, 512);
+        let _quiet = tokio::time::timeout(Duration::from_millis(200), news).await;
+        waiting.extend(deltas.drain(..).filter_map(|delta| match delta {
+            Delta::Added(pod) => Some(pod),
+            _ => None,
+        }));
         let nodes = cluster
             .list(&kind("v1/nodes"), &ListQuery::default())
             .await
@@ -205,23 +211,23 @@ async fn bind(cluster: Arc<dyn Cluster>) {
         let fit: Vec<&str> = nodes
             .items
             .iter()
-            .filter(|n| n["spec"]["taints"].is_null())
+            .filter(|n| n["spec"]["taints"].as_array().is_none_or(Vec::is_empty))
             .map(|n| meta::name(n))
             .collect();
-        let mut bindings = Vec::new();
-        for delta in deltas.drain(..) {
-            if let Delta::Added(pod) = delta
-                && !fit.is_empty()
-            {
+        if fit.is_empty() || waiting.is_empty() {
+            continue;
+        }
+        let bindings = waiting
+            .drain(..)
+            .map(|pod| {
                 next += 1;
-                let node = fit[next % fit.len()].to_owned();
-                bindings.push(Binding {
+                Binding {
                     pod: key(meta::namespace(&pod), meta::name(&pod)),
                     uid: meta::uid(&pod).to_owned(),
-                    node,
-                });
-            }
-        }
+                    node: fit[next % fit.len()].to_owned(),
+                }
+            })
+            .collect();
         cluster.bind(bindings).await;
     }
 }
