@@ -254,7 +254,7 @@ impl Totals {
                 MEMORY => totals.memory = amount.value(),
                 EPHEMERAL_STORAGE => totals.ephemeral_storage = amount.value(),
                 other if is_scalar_resource(other) => {
-                    totals.others.push((other.to_owned(), amount.value()))
+                    totals.others.push((other.to_owned(), amount.value()));
                 }
                 _ => {}
             }
