@@ -26,7 +26,7 @@ async fn main() -> Outcome {
                 listen = arguments
                     .next()
                     .ok_or("--listen needs an address")?
-                    .parse()?
+                    .parse()?;
             }
             "--data-dir" => data_dir = arguments.next().map(PathBuf::from),
             "--anonymous" => anonymous = true,

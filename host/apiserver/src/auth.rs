@@ -358,11 +358,10 @@ mod tests {
                 .unwrap_err();
             assert_eq!(failure.body().unwrap()["message"], expect);
             assert_eq!(failure.code(), 403);
-            assert_eq!(
+            assert!(
                 access
                     .authorize(&user("admin", &[MASTERS]), &attributes)
-                    .is_ok(),
-                true
+                    .is_ok()
             );
         };
         check(

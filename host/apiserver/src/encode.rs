@@ -101,7 +101,7 @@ impl ItemForm {
         match self.shape {
             Shape::Object => write_untyped(out, object),
             Shape::Metadata(version) | Shape::MetadataList(version) => {
-                write_metadata(out, object, version)
+                write_metadata(out, object, version);
             }
             Shape::Table(version) => self.write_row(out, object, version),
         }
@@ -429,7 +429,7 @@ impl Framer {
         match self.form.shape {
             Shape::Object => object.write_json(out),
             Shape::Metadata(version) | Shape::MetadataList(version) => {
-                write_metadata(out, object, version)
+                write_metadata(out, object, version);
             }
             Shape::Table(version) => {
                 let columns = (!std::mem::replace(&mut self.columns_sent, true))

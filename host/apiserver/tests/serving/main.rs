@@ -1,5 +1,7 @@
 //! The server over real connections: versions of HTTP, who may, streams, limits, shutdown.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod harness;
 
 use std::io::Read as _;
