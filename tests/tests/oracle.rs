@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 
 use oarlock_scheduler::{NodeUsage, PlacementEngine, PodUsage, normalize};
 use oarlock_wasm::scheduler::{Change, Node, NodeSet, Opened, Points, Verdict};
+use oarlock_wasm::{Engine, EngineConfig, FixedEnv, Limits, SchedulerPlugin};
 use serde_json::Value;
 
 /// Score plugins of other bundles that always give 0.
@@ -295,4 +296,14 @@ fn expect_agreement(tally: &Tally) {
 #[test]
 fn native_plugins_agree_with_the_recordings() {
     expect_agreement(&judge_files(&files(), || Box::new(native::NativeEngine::new())));
+}
+
+#[test]
+fn the_component_agrees_with_the_recordings() {
+    let guest = oarlock_guests::get("default-scheduler").expect("it ships");
+    let engine = Engine::new(EngineConfig::default()).expect("an engine");
+    let loaded = engine.load(guest.name, guest.bytes).expect("it loads");
+    let env = std::sync::Arc::new(FixedEnv::new(0, 1));
+    let instance = || SchedulerPlugin::instantiate(&loaded, &Limits::default(), env.clone()).expect("it starts");
+    expect_agreement(&judge_files(&files(), || Box::new(instance())));
 }
