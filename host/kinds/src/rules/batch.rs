@@ -76,7 +76,7 @@ fn generated_selector(out: &mut Causes, new: &Value) {
             Some(other) => {
                 labels_at
                     .key(label)
-                    .invalid_text(out, other, &format!("must be '{value}'"))
+                    .invalid_text(out, other, &format!("must be '{value}'"));
             }
             None => labels_at
                 .key(label)

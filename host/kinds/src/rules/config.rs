@@ -93,29 +93,24 @@ pub fn secret(new: &Value, old: Option<&Value>) -> Causes {
         }
     };
     match kind {
-        "kubernetes.io/service-account-token" => {
+        "kubernetes.io/service-account-token"
             if meta::annotation(new, "kubernetes.io/service-account.name")
                 .unwrap_or("")
-                .is_empty()
-            {
-                let at = Path::new("metadata");
-                at.field("annotations")
-                    .key("kubernetes.io/service-account.name")
-                    .required(out, "");
-            }
+                .is_empty() =>
+        {
+            let at = Path::new("metadata");
+            at.field("annotations")
+                .key("kubernetes.io/service-account.name")
+                .required(out, "");
         }
         "kubernetes.io/dockercfg" => json_in(out, ".dockercfg"),
         "kubernetes.io/dockerconfigjson" => json_in(out, ".dockerconfigjson"),
-        "kubernetes.io/basic-auth" => {
-            if !has("username") && !has("password") {
-                at.key("username").required(out, "");
-                at.key("password").required(out, "");
-            }
+        "kubernetes.io/basic-auth" if !has("username") && !has("password") => {
+            at.key("username").required(out, "");
+            at.key("password").required(out, "");
         }
-        "kubernetes.io/ssh-auth" => {
-            if !has("ssh-privatekey") {
-                at.key("ssh-privatekey").required(out, "");
-            }
+        "kubernetes.io/ssh-auth" if !has("ssh-privatekey") => {
+            at.key("ssh-privatekey").required(out, "");
         }
         "kubernetes.io/tls" => {
             for key in ["tls.crt", "tls.key"] {
@@ -293,7 +288,7 @@ pub fn disruption_budget(new: &Value, old: Option<&Value>) -> Causes {
     let (spec, at) = (&new["spec"], Path::new("spec"));
     let (least, most) = (some(spec, "minAvailable"), some(spec, "maxUnavailable"));
     if let (Some(least), Some(most)) = (least, most) {
-        let go = |name: &str| some(spec, name).map_or("null".to_owned(), |v| go_selector(v));
+        let go = |name: &str| some(spec, name).map_or("null".to_owned(), go_selector);
         let policy =
             some(spec, "unhealthyPodEvictionPolicy").map_or("null".to_owned(), Value::to_string);
         let shown = format!(
@@ -310,7 +305,7 @@ pub fn disruption_budget(new: &Value, old: Option<&Value>) -> Causes {
             Some(Value::String(text)) => match percent(text) {
                 None => at.invalid_text(&mut out, text, BAD_PERCENT),
                 Some(p) if p > 100 => {
-                    at.invalid_text(&mut out, text, "must not be greater than 100%")
+                    at.invalid_text(&mut out, text, "must not be greater than 100%");
                 }
                 Some(_) => {}
             },

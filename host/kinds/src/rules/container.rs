@@ -521,10 +521,8 @@ fn handler(out: &mut Causes, value: &Value, at: &Path<'_>) {
             continue;
         }
         match kind {
-            "exec" => {
-                if list(action, "command").is_empty() {
-                    at.field("command").required(out, "");
-                }
+            "exec" if list(action, "command").is_empty() => {
+                at.field("command").required(out, "");
             }
             "httpGet" => {
                 if text(action, "path").is_empty() {

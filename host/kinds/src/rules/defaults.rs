@@ -37,7 +37,7 @@ pub fn of(group: &str, kind: &str) -> Default {
                 meta::as_map_mut(o),
                 "preemptionPolicy",
                 "PreemptLowerPriority",
-            )
+            );
         },
         ("discovery.k8s.io", "EndpointSlice") => endpoint_slice,
         ("admissionregistration.k8s.io", "ValidatingWebhookConfiguration") => {
@@ -200,7 +200,7 @@ fn failure_rules(spec: &mut Map<String, Value>) {
     if let Some(policy) = map_at(spec, "podFailurePolicy") {
         each(policy, "rules", |rule| {
             each(rule, "onPodConditions", |pattern| {
-                set_text(pattern, "status", "True")
+                set_text(pattern, "status", "True");
             });
         });
     }
@@ -448,7 +448,7 @@ fn network_policy(object: &mut Value) {
     let spec = spec(object);
     for list in ["ingress", "egress"] {
         each(spec, list, |rule| {
-            each(rule, "ports", |port| set(port, "protocol", "TCP"))
+            each(rule, "ports", |port| set(port, "protocol", "TCP"));
         });
     }
     if spec

@@ -109,7 +109,7 @@ fn owners(out: &mut Causes, metadata: &Value, at: &Path<'_>) {
             match (field, value) {
                 ("apiVersion", "") => {
                     at.field(field)
-                        .invalid_text(out, "", "version must not be empty")
+                        .invalid_text(out, "", "version must not be empty");
                 }
                 (_, "") => at.field(field).invalid_text(out, "", "must not be empty"),
                 _ => {}

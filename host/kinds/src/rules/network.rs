@@ -107,7 +107,7 @@ fn http_path(out: &mut Causes, path: &Value, at: &Path<'_>) {
 fn backend(out: &mut Causes, backend: &Value, at: &Path<'_>) {
     match (some(backend, "resource"), some(backend, "service")) {
         (Some(_), Some(_)) => {
-            at.invalid_text(out, "", "cannot set both resource and service backends")
+            at.invalid_text(out, "", "cannot set both resource and service backends");
         }
         (None, None) => at.invalid_text(out, "", "resource or service backend is required"),
         (Some(resource), None) => {
@@ -140,7 +140,7 @@ fn backend(out: &mut Causes, backend: &Value, at: &Path<'_>) {
                 ("", _) => {
                     at.field("port")
                         .field("number")
-                        .between(out, port.get("number"), 1, 65535)
+                        .between(out, port.get("number"), 1, 65535);
                 }
                 (_, 0) => port_or_name(
                     out,
@@ -202,7 +202,7 @@ fn policy_port(out: &mut Causes, port: &Value, at: &Path<'_>) {
         match number {
             None => at.required(out, "must be specified when endPort is specified"),
             Some(Value::String(_)) => {
-                at.invalid(out, end, "may not be specified when `port` is non-numeric")
+                at.invalid(out, end, "may not be specified when `port` is non-numeric");
             }
             Some(first) => {
                 if end.as_i64() < first.as_i64() {

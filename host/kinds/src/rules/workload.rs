@@ -319,7 +319,7 @@ pub fn daemon_set(new: &Value, old: Option<&Value>) -> Causes {
         other => {
             strategy_at
                 .field("type")
-                .unsupported(&mut out, other, &["OnDelete", "RollingUpdate"])
+                .unsupported(&mut out, other, &["OnDelete", "RollingUpdate"]);
         }
     }
     at.field("revisionHistoryLimit")

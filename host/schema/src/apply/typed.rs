@@ -104,7 +104,7 @@ fn walk(schema: &Schema, value: &Value, path: &mut String, depth: usize, errors:
             }
         }
         (Type::Object | Type::Map, other) => {
-            report(format!("expected map, got {}", go_value(other)))
+            report(format!("expected map, got {}", go_value(other)));
         }
         (Type::Array, Value::Array(items)) => {
             for (at, item) in items.iter().enumerate() {
@@ -136,7 +136,7 @@ fn walk(schema: &Schema, value: &Value, path: &mut String, depth: usize, errors:
             report(format!("expected string, got {}", go_value(other)));
         }
         (Type::Boolean, other) if !other.is_boolean() => {
-            report(format!("expected boolean, got {}", go_value(other)))
+            report(format!("expected boolean, got {}", go_value(other)));
         }
         (Type::Int32 | Type::Int64 | Type::Double, other) if !other.is_number() => {
             report(format!(
