@@ -34,7 +34,7 @@ impl Registry {
                 .records
                 .iter()
                 .filter(|r| is_over(r, horizon))
-                .map(|r| delete(r))
+                .map(delete)
                 .collect();
             let expired = ops.len();
             if expired > 0 {
