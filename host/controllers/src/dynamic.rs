@@ -217,14 +217,13 @@ async fn launch(
     component: &str,
     stopping: watch::Receiver<bool>,
 ) -> Result<JoinHandle<()>, String> {
-    let bytes = fetch_component(&*shared.cluster, component)
+    let fetched = fetch_component(&*shared.cluster, component)
         .await
-        .map_err(|e| e.message)?
-        .bytes;
+        .map_err(|e| e.message)?;
     let spec = &object["spec"];
     let source = Source {
         name: format!("controller/{}", meta::name(object)),
-        bytes: bytes.into(),
+        bytes: fetched.bytes.into(),
         config: spec
             .get("config")
             .filter(|c| !c.is_null())
@@ -233,10 +232,18 @@ async fn launch(
         workers: spec["workers"].as_u64().unwrap_or(0) as u32,
         account: spec["serviceAccountName"]
             .as_str()
-            .unwrap_or_default()
-            .to_owned(),
+            .filter(|name| !name.is_empty())
+            .map(|name| format!("system:serviceaccount:kube-system:{name}"))
+            .unwrap_or_default(),
     };
     let spec = prepare(shared, source).await?;
+    let digest = spec.loaded.digest();
+    if digest != fetched.digest {
+        return Err(format!(
+            "the component's bytes are {digest}, not {}",
+            fetched.digest
+        ));
+    }
     open_caches(&shared.caches, &spec);
     Ok(tokio::spawn(
         Runner::new(spec, Arc::clone(&shared.caches))?.run(stopping),
@@ -302,7 +309,7 @@ async fn report(shared: &Shared, kind: &Gvr, object: &Value, one: Option<&mut Ru
     match written.into_iter().next() {
         Some(Ok(_)) => one.reported = core,
         Some(Err(error)) => {
-            tracing::debug!(%error, controller = meta::name(object), "a controller's status was not written")
+            tracing::debug!(%error, controller = meta::name(object), "a controller's status was not written");
         }
         None => {}
     }

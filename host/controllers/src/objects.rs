@@ -487,7 +487,7 @@ impl ObjectsHost for ControllerObjects {
                 .recorder
                 .record(&about, warning, reason, message, Timestamp::now()),
             Err(error) => {
-                tracing::warn!(controller = self.name, %error, "an event about something that is no JSON")
+                tracing::warn!(controller = self.name, %error, "an event about something that is no JSON");
             }
         }
     }

@@ -199,7 +199,7 @@ mod tests {
     #[test]
     fn back_off_doubles_and_is_forgotten() {
         let mut queue = WorkQueue::default();
-        let mut delay = |queue: &mut WorkQueue<&'static str>| {
+        let delay = |queue: &mut WorkQueue<&'static str>| {
             queue.add_rate_limited("a", 0);
             let at = queue.next_ms().unwrap();
             assert_eq!(take(queue, at - 1), None);

@@ -48,7 +48,8 @@ impl World {
             .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
             .with_test_writer()
             .try_init();
-        let store = oarlock_store::open(oarlock_store::StoreOptions::memory()).unwrap();
+        let store = oarlock_store::open(oarlock_store::StoreOptions::memory())
+            .expect("the test's cluster answers");
         let kinds = Arc::new(Kinds::builtin());
         let config = oarlock_registry::Config {
             store,
@@ -57,7 +58,7 @@ impl World {
         };
         let registry = Registry::open(config, jiff::Timestamp::now())
             .await
-            .unwrap();
+            .expect("the test's cluster answers");
         let local = |name: &str| -> Arc<dyn Cluster> {
             Arc::new(LocalCluster::new(Arc::clone(&registry), name))
         };
@@ -78,7 +79,7 @@ impl World {
             cache_dir: Some(cache_dir()),
             max_instances: 64,
         })
-        .unwrap();
+        .expect("the test's cluster answers");
         let builtin = oarlock_guests::CONTROLLERS
             .iter()
             .map(|guest| (guest.name.to_owned(), Arc::from(guest.bytes)))
@@ -133,7 +134,11 @@ impl World {
             namespace: Some(namespace.to_owned()),
             ..ListQuery::default()
         };
-        let list = self.cluster.list(&kind(resource), &query).await.unwrap();
+        let list = self
+            .cluster
+            .list(&kind(resource), &query)
+            .await
+            .expect("the test's cluster answers");
         list.items.iter().map(|o| Value::clone(o)).collect()
     }
 
@@ -149,7 +154,7 @@ impl World {
         self.cluster
             .patch(&kind(resource), &key, "", Patch::Merge(patch))
             .await
-            .unwrap();
+            .expect("the test's cluster answers");
     }
 
     /// Waits until `holds`; says what there was if it never does.
@@ -185,6 +190,105 @@ impl World {
     }
 }
 
+/// Stores a component as `oarlock component push` does.
+async fn push(world: &World, name: &str, bytes: &[u8]) {
+    use base64::Engine as _;
+    let engine = Engine::new(EngineConfig {
+        cache_dir: Some(cache_dir()),
+        max_instances: 4,
+    })
+    .expect("an engine starts");
+    let digest = engine
+        .load(name, bytes)
+        .expect("the component loads")
+        .digest();
+    let chunks: Vec<&[u8]> = bytes.chunks(200_000).collect();
+    for (index, chunk) in chunks.iter().enumerate() {
+        let data = base64::engine::general_purpose::STANDARD.encode(chunk);
+        let name = oarlock_client::chunk_name(&digest, index);
+        let object = json!({"apiVersion": "oarlock.dev/v1alpha1", "kind": "ComponentChunk",
+            "metadata": {"name": name}, "digest": digest, "index": index, "data": data});
+        world
+            .create("oarlock.dev/v1alpha1/componentchunks", "", object)
+            .await;
+    }
+    let spec = json!({"digest": digest, "size": bytes.len(), "chunks": chunks.len()});
+    let object = json!({"apiVersion": "oarlock.dev/v1alpha1", "kind": "Component",
+        "metadata": {"name": name}, "spec": spec});
+    world
+        .create("oarlock.dev/v1alpha1/components", "", object)
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_controller_that_misbehaves_is_reported_and_harms_nobody() {
+    const CONTROLLERS: &str = "oarlock.dev/v1alpha1/controllers";
+    let world = World::start().await;
+    let name_it = |name: &str, component: &str| {
+        json!({"apiVersion": "oarlock.dev/v1alpha1", "kind": "Controller", "metadata": {"name": name},
+            "spec": {"component": component, "limits": {"deadlineMilliseconds": 200}}})
+    };
+    world
+        .create(CONTROLLERS, "", name_it("absent", "nowhere"))
+        .await;
+    world
+        .create(CONTROLLERS, "", name_it("bad", "misbehaving"))
+        .await;
+    let reason = async |name: &str| {
+        let object = world.get(CONTROLLERS, "", name).await.unwrap_or_default();
+        object["status"]["conditions"][0]["reason"]
+            .as_str()
+            .unwrap_or("")
+            .to_owned()
+    };
+    world
+        .until("absent is reported", async || {
+            reason("absent").await == "NotStarted"
+        })
+        .await;
+    // Pushed after it was named: found without anyone touching the Controller.
+    let guest = oarlock_guests::hostile("misbehaving-controller").expect("it is built");
+    push(&world, "misbehaving", guest.bytes).await;
+    world
+        .until("bad runs", async || reason("bad").await == "Running")
+        .await;
+    for name in ["panic", "spin", "fail"] {
+        world
+            .create(
+                "v1/configmaps",
+                "default",
+                json!({"metadata": {"name": name}}),
+            )
+            .await;
+    }
+    world
+        .until("traps are reported", async || {
+            reason("bad").await == "Trapping"
+        })
+        .await;
+    world
+        .create("apps/v1/deployments", "default", deployment("web", 3))
+        .await;
+    world
+        .until("others work", async || world.available("web").await == 3)
+        .await;
+    world
+        .cluster
+        .delete(
+            &kind(CONTROLLERS),
+            &key("", "bad"),
+            DeleteOptions::default(),
+        )
+        .await
+        .expect("it is deleted");
+    world
+        .until("it stops", async || {
+            !world.controllers.states().contains_key("controller/bad")
+        })
+        .await;
+    world.stop().await;
+}
+
 fn cache_dir() -> std::path::PathBuf {
     std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("code")
 }
@@ -207,7 +311,7 @@ async fn bind(cluster: Arc<dyn Cluster>) {
         let nodes = cluster
             .list(&kind("v1/nodes"), &ListQuery::default())
             .await
-            .unwrap();
+            .expect("the test's cluster answers");
         let fit: Vec<&str> = nodes
             .items
             .iter()
@@ -319,7 +423,7 @@ async fn a_deployment_runs_scales_rolls_and_goes() {
             DeleteOptions::default(),
         )
         .await
-        .unwrap();
+        .expect("the test's cluster answers");
     world
         .until("everything collected", async || {
             world.list("v1/pods", "default").await.is_empty()
@@ -374,7 +478,7 @@ async fn a_namespace_is_furnished_and_emptied() {
             DeleteOptions::default(),
         )
         .await
-        .unwrap();
+        .expect("the test's cluster answers");
     world
         .until("emptied", async || {
             world.get("v1/namespaces", "", "team").await.is_none()
@@ -403,7 +507,10 @@ async fn pods_of_a_silent_node_are_made_again_elsewhere() {
     world.merge("v1/nodes", "", silent, off).await;
     world
         .until("unknown and tainted", async || {
-            let node = world.get("v1/nodes", "", silent).await.unwrap();
+            let node = world
+                .get("v1/nodes", "", silent)
+                .await
+                .expect("the test's cluster answers");
             let unknown = node["status"]["conditions"].as_array().is_some_and(|all| {
                 all.iter()
                     .any(|c| c["type"] == "Ready" && c["status"] == "Unknown")
@@ -429,7 +536,10 @@ async fn pods_of_a_silent_node_are_made_again_elsewhere() {
     world.merge("v1/nodes", "", silent, on).await;
     world
         .until("back", async || {
-            let node = world.get("v1/nodes", "", silent).await.unwrap();
+            let node = world
+                .get("v1/nodes", "", silent)
+                .await
+                .expect("the test's cluster answers");
             let pods = world.list("v1/pods", "default").await;
             !node["spec"]["taints"].to_string().contains("unreachable")
                 && pods.iter().all(|p| !meta::is_terminating(p))

@@ -29,7 +29,7 @@ pub(super) async fn run(cluster: Arc<dyn Cluster>, cache: Arc<KindCache>) {
         match follow(&*cluster, &cache, &mut retry_ms).await {
             Ok(()) => {}
             Err(error) => {
-                tracing::debug!(kind = %cache.kind, %error, "a controllers' cache lists again")
+                tracing::debug!(kind = %cache.kind, %error, "a controllers' cache lists again");
             }
         }
         tokio::time::sleep(Duration::from_millis(retry_ms)).await;
