@@ -100,26 +100,7 @@ impl Toolchain {
 
     /// A cargo that builds for the target, in a folder, unbothered by how the cargo around it is set up.
     pub fn cargo(&self, folder: &Path, target_dir: &Path) -> Command {
-        let mut cargo =
-            Command::new(env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")));
-        for (name, _) in env::vars_os() {
-            let text = name.to_string_lossy();
-            let leaks = text.starts_with("CARGO_PROFILE_")
-                || text.starts_with("CARGO_BUILD_")
-                || text.starts_with("CARGO_ENCODED_")
-                || text.ends_with("_RUSTFLAGS")
-                || [
-                    "RUSTFLAGS",
-                    "RUSTC_WRAPPER",
-                    "RUSTC_WORKSPACE_WRAPPER",
-                    "CARGO_TARGET_DIR",
-                    "CARGO_INCREMENTAL",
-                ]
-                .contains(&&*text);
-            if leaks {
-                cargo.env_remove(&name);
-            }
-        }
+        let mut cargo = clean_cargo();
         if let Some(below) = &self.linker_path {
             let path = env::var_os("PATH").unwrap_or_default();
             let dirs = std::iter::once(below.clone()).chain(env::split_paths(&path));
@@ -135,6 +116,30 @@ impl Toolchain {
             .arg(target_dir);
         cargo
     }
+}
+
+/// A cargo that knows nothing of the settings of a cargo around it.
+pub fn clean_cargo() -> Command {
+    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")));
+    for (name, _) in env::vars_os() {
+        let text = name.to_string_lossy();
+        let leaks = text.starts_with("CARGO_PROFILE_")
+            || text.starts_with("CARGO_BUILD_")
+            || text.starts_with("CARGO_ENCODED_")
+            || text.ends_with("_RUSTFLAGS")
+            || [
+                "RUSTFLAGS",
+                "RUSTC_WRAPPER",
+                "RUSTC_WORKSPACE_WRAPPER",
+                "CARGO_TARGET_DIR",
+                "CARGO_INCREMENTAL",
+            ]
+            .contains(&&*text);
+        if leaks {
+            cargo.env_remove(&name);
+        }
+    }
+    cargo
 }
 
 /// Whether these bytes are a component (and not a plain module), and which top-level imports begin with `prefix`.

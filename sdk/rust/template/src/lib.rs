@@ -37,7 +37,10 @@ impl Filter for MyPlugin {
         if node.usage.pods < self.args.max_pods {
             return Ok(());
         }
-        Err(Refusal::new(format!("node(s) had {} pods already", self.args.max_pods)))
+        Err(Refusal::new(format!(
+            "node(s) had {} pods already",
+            self.args.max_pods
+        )))
     }
 }
 
@@ -63,7 +66,9 @@ mod tests {
     #[test]
     fn crowded_nodes_are_refused() {
         let mut cluster = TestCluster::new(component_plugins());
-        cluster.configure("MyPlugin", r#"{"maxPods": 3}"#).expect("good arguments");
+        cluster
+            .configure("MyPlugin", r#"{"maxPods": 3}"#)
+            .expect("good arguments");
         cluster.node(json!({"metadata": {"name": "empty"}}));
         cluster.node(json!({"metadata": {"name": "full"}}));
         cluster.usage("full", usage_of(3));
@@ -71,7 +76,13 @@ mod tests {
         assert_eq!(answers[0], ("empty".to_owned(), Answer::Fits(vec![0])));
         assert_eq!(
             answers[1],
-            ("full".to_owned(), Answer::Refused("MyPlugin".to_owned(), "node(s) had 3 pods already".to_owned()))
+            (
+                "full".to_owned(),
+                Answer::Refused(
+                    "MyPlugin".to_owned(),
+                    "node(s) had 3 pods already".to_owned()
+                )
+            )
         );
     }
 
