@@ -119,7 +119,7 @@ pub fn decode(body: &[u8]) -> Result<Value, ProtobufError> {
     for part in unknown {
         match part? {
             (1, Wire::Bytes(bytes)) => {
-                types = message("io.k8s.apimachinery.pkg.runtime.TypeMeta", bytes, 0)?
+                types = message("io.k8s.apimachinery.pkg.runtime.TypeMeta", bytes, 0)?;
             }
             (2, Wire::Bytes(bytes)) => raw = bytes,
             _ => {}
@@ -182,7 +182,7 @@ fn fill(
         };
         match (field.shape, field.kind, wire) {
             (Shape::Inline, Kind::Message(inner), Wire::Bytes(bytes)) => {
-                fill(object, inner, bytes, depth + 1)?
+                fill(object, inner, bytes, depth + 1)?;
             }
             (Shape::Map, kind, Wire::Bytes(bytes)) => {
                 let (mut key, mut value) = (String::new(), empty(kind));
