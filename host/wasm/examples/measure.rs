@@ -61,7 +61,7 @@ fn main() {
     plugin.interests().expect("answers");
     let nodes: Vec<_> = (0..NODES).map(node).collect();
     timed(&format!("mirror {NODES} nodes"), 1, || {
-        plugin.apply(&nodes).expect("mirrors")
+        plugin.apply(&nodes).expect("mirrors");
     });
     let pod = r#"{"metadata":{"name":"p","namespace":"default","labels":{"app":"web"}},"spec":{"containers":[{"name":"c","image":"nginx","resources":{"requests":{"cpu":"100m","memory":"128Mi"}}}]}}"#;
     let opened = plugin
@@ -74,7 +74,7 @@ fn main() {
         || plugin.close(u32::MAX).expect("closes"),
     );
     timed("usage of one node", ROUNDS, || {
-        plugin.apply(&[usage(7)]).expect("mirrors")
+        plugin.apply(&[usage(7)]).expect("mirrors");
     });
     timed("filter one node", ROUNDS, || {
         plugin
