@@ -58,11 +58,12 @@ pub fn age(object: &Value, now: Timestamp) -> Value {
 
 /// `a=b,c=d`, or `<none>`.
 pub fn labels(map: Option<&Map<String, Value>>) -> String {
-    let texts: Vec<String> = map
+    let mut texts: Vec<String> = map
         .into_iter()
         .flatten()
         .map(|(k, v)| format!("{k}={}", v.as_str().unwrap_or("")))
         .collect();
+    texts.sort_unstable();
     or(&texts.join(","), NONE).to_owned()
 }
 

@@ -12,6 +12,9 @@ pub fn create_of(group: &str, kind: &str) -> fn(&mut Value) {
         ("", "PersistentVolumeClaim" | "PersistentVolume") => pending,
         ("apps", "DaemonSet") => |o| template_generation(o, 1),
         ("batch", "Job") => job,
+        ("rbac.authorization.k8s.io", "Role" | "ClusterRole") => |o| null_if_empty(o, "/rules"),
+        ("discovery.k8s.io", "EndpointSlice") => |o| null_if_empty(o, "/endpoints"),
+        ("storage.k8s.io", "CSINode") => |o| null_if_empty(o, "/spec/drivers"),
         ("coordination.k8s.io", "Lease") => lease,
         _ => |_| {},
     }
@@ -27,9 +30,22 @@ pub fn update_of(group: &str, kind: &str) -> fn(&mut Value, &Value) {
             template_generation(new, before + i64::from(changed));
         },
         ("", "Pod") => keep_qos,
+        ("rbac.authorization.k8s.io", "Role" | "ClusterRole") => |o, _| null_if_empty(o, "/rules"),
+        ("discovery.k8s.io", "EndpointSlice") => |o, _| null_if_empty(o, "/endpoints"),
+        ("storage.k8s.io", "CSINode") => |o, _| null_if_empty(o, "/spec/drivers"),
         ("coordination.k8s.io", "Lease") => |new, _| lease(new),
         ("", "Service") => drop_fields_of_old_type,
         _ => |_, _| {},
+    }
+}
+
+/// Upstream's storage does not tell an empty list from none; required lists then show as null.
+fn null_if_empty(object: &mut Value, pointer: &str) {
+    if let Some(list) = object
+        .pointer_mut(pointer)
+        .filter(|l| l.as_array().is_some_and(Vec::is_empty))
+    {
+        *list = Value::Null;
     }
 }
 

@@ -485,6 +485,27 @@ pub fn pod_warnings(spec: &Value, at: &Path<'_>) -> Vec<String> {
             "{field}: must be >= 0; negative values are invalid and will be treated as 1"
         ));
     }
+    let list_at = at.field("imagePullSecrets");
+    let secrets: Vec<&str> = super::path::list(spec, "imagePullSecrets")
+        .iter()
+        .map(|s| text(s, "name"))
+        .collect();
+    for (i, name) in secrets
+        .iter()
+        .enumerate()
+        .filter(|(i, name)| !name.is_empty() && secrets[..*i].contains(name))
+    {
+        let at = list_at.index(i);
+        texts.push(format!("{}: duplicate name {name:?}", at.field("name")));
+    }
+    for (i, _) in secrets
+        .iter()
+        .enumerate()
+        .filter(|(_, name)| name.is_empty())
+    {
+        let at = list_at.index(i);
+        texts.push(format!("{}: invalid empty name \"\"", at.field("name")));
+    }
     let list_at = at.field("topologySpreadConstraints");
     for (i, constraint) in items(spec, "topologySpreadConstraints") {
         if some(constraint, "labelSelector").is_none() {
