@@ -88,7 +88,7 @@ fn a_filter_and_a_score_of_one_pod_and_one_node_work_as_components() {
     let pools = |id: u32| {
         format!(
             r#"{{"oarlock.dev/pool":"{}"}}"#,
-            if id % 2 == 0 { "a" } else { "b" }
+            if id.is_multiple_of(2) { "a" } else { "b" }
         )
     };
     filter.apply(&nodes(600, pools)).expect("mirrors");
@@ -139,6 +139,7 @@ fn misbehaviour_is_an_error_value_and_the_host_goes_on() {
     let engine = engine();
     let check = |how: &str, expect: &str, message: &str| {
         let mut instance = misbehaving(&engine, how);
+        #[expect(clippy::disallowed_methods, reason = "a test of deadlines")]
         let begun = Instant::now();
         let end = run(&mut instance);
         assert!(
