@@ -14,7 +14,10 @@ pub fn template_hash(template: &Value, collisions: Option<i64>) -> String {
     if let Some(collisions) = collisions {
         bytes(&mut hash, &collisions.to_le_bytes());
     }
-    hash.to_string().bytes().map(|digit| char::from(ALPHABET[usize::from(digit) % ALPHABET.len()])).collect()
+    hash.to_string()
+        .bytes()
+        .map(|digit| char::from(ALPHABET[usize::from(digit) % ALPHABET.len()]))
+        .collect()
 }
 
 fn bytes(hash: &mut u32, all: &[u8]) {
@@ -68,6 +71,9 @@ mod tests {
         assert_ne!(text(a.clone()), text(json!({"a": 2, "b": {"c": "x"}})));
         assert_ne!(template_hash(&a, Some(1)), template_hash(&a, None));
         // A change here makes every Deployment roll out again.
-        assert_eq!(text(json!({"spec": {"containers": [{"name": "c", "image": "i"}]}})), "78f5597978");
+        assert_eq!(
+            text(json!({"spec": {"containers": [{"name": "c", "image": "i"}]}})),
+            "78f5597978"
+        );
     }
 }

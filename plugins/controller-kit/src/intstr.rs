@@ -8,9 +8,15 @@ pub fn resolve(value: &Value, total: i64, round_up: bool) -> Option<i64> {
         return Some(number);
     }
     let text = value.as_str()?;
-    let Some(percent) = text.strip_suffix('%') else { return text.parse().ok() };
+    let Some(percent) = text.strip_suffix('%') else {
+        return text.parse().ok();
+    };
     let share = percent.parse::<i64>().ok()?.checked_mul(total)?;
-    Some(if round_up { (share + 99).div_euclid(100) } else { share.div_euclid(100) })
+    Some(if round_up {
+        (share + 99).div_euclid(100)
+    } else {
+        share.div_euclid(100)
+    })
 }
 
 #[cfg(test)]

@@ -13,10 +13,19 @@ pub fn selector_text(selector: &Value) -> Option<String> {
             parts.push(format!("{key}={}", value.as_str()?));
         }
     }
-    for expression in selector.get("matchExpressions").and_then(Value::as_array).into_iter().flatten() {
+    for expression in selector
+        .get("matchExpressions")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+    {
         let key = expression["key"].as_str()?;
         let values = || -> Option<String> {
-            let values: Option<Vec<&str>> = expression["values"].as_array()?.iter().map(Value::as_str).collect();
+            let values: Option<Vec<&str>> = expression["values"]
+                .as_array()?
+                .iter()
+                .map(Value::as_str)
+                .collect();
             Some(values?.join(","))
         };
         parts.push(match expression["operator"].as_str()? {
@@ -32,7 +41,8 @@ pub fn selector_text(selector: &Value) -> Option<String> {
 
 /// Whether a `LabelSelector` object selects these labels. A malformed one selects nothing.
 pub fn selects(selector: &Value, labels: &BTreeMap<String, String>) -> bool {
-    LabelSelector::from_object(selector).is_ok_and(|s| s.matches_with(|key| labels.get(key).map(String::as_str)))
+    LabelSelector::from_object(selector)
+        .is_ok_and(|s| s.matches_with(|key| labels.get(key).map(String::as_str)))
 }
 
 #[cfg(test)]
@@ -45,9 +55,20 @@ mod tests {
     fn texts_say_what_objects_say() {
         let selector = json!({"matchLabels": {"a": "1"}, "matchExpressions": [
             {"key": "b", "operator": "In", "values": ["x", "y"]}, {"key": "c", "operator": "DoesNotExist"}]});
-        assert_eq!(selector_text(&selector).as_deref(), Some("a=1,b in (x,y),!c"));
-        let labels = |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        assert_eq!(
+            selector_text(&selector).as_deref(),
+            Some("a=1,b in (x,y),!c")
+        );
+        let labels = |pairs: &[(&str, &str)]| {
+            pairs
+                .iter()
+                .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+                .collect()
+        };
         assert!(selects(&selector, &labels(&[("a", "1"), ("b", "y")])));
-        assert!(!selects(&selector, &labels(&[("a", "1"), ("b", "y"), ("c", "")])));
+        assert!(!selects(
+            &selector,
+            &labels(&[("a", "1"), ("b", "y"), ("c", "")])
+        ));
     }
 }

@@ -93,7 +93,13 @@ pub struct Condition {
 }
 
 impl Condition {
-    pub fn new(kind: &str, status: &str, reason: &str, message: impl Into<String>, now: &str) -> Self {
+    pub fn new(
+        kind: &str,
+        status: &str,
+        reason: &str,
+        message: impl Into<String>,
+        now: &str,
+    ) -> Self {
         Self {
             kind: kind.to_owned(),
             status: status.to_owned(),
@@ -210,7 +216,11 @@ impl Pod {
         }
         let since_ms = time::parse_ms(since).ok_or(None)?;
         let due = since_ms.saturating_add(min_ready_seconds as u64 * 1_000);
-        if due <= now_ms { Ok(()) } else { Err(Some(due - now_ms)) }
+        if due <= now_ms {
+            Ok(())
+        } else {
+            Err(Some(due - now_ms))
+        }
     }
 }
 
@@ -225,7 +235,12 @@ mod tests {
 
     #[test]
     fn tolerations() {
-        let taint = Taint { key: "k".into(), value: "v".into(), effect: "NoExecute".into(), time_added: None };
+        let taint = Taint {
+            key: "k".into(),
+            value: "v".into(),
+            effect: "NoExecute".into(),
+            time_added: None,
+        };
         let check = |key: &str, operator: &str, value: &str, effect: &str, expect: bool| {
             let toleration = Toleration {
                 key: key.into(),

@@ -24,7 +24,12 @@ pub struct ReplicaSetSpec {
 
 impl Default for ReplicaSetSpec {
     fn default() -> Self {
-        Self { replicas: 1, min_ready_seconds: 0, selector: Value::Null, template: Value::Null }
+        Self {
+            replicas: 1,
+            min_ready_seconds: 0,
+            selector: Value::Null,
+            template: Value::Null,
+        }
     }
 }
 

@@ -1,3 +1,5 @@
+//! Whole lives of nodes and pods, by events and an explicit clock.
+
 use std::sync::Arc;
 
 use oarlock_client::{Binding, Cluster, DeleteOptions, ListQuery, ListResult, Patch, WatchEvent};

@@ -23,12 +23,21 @@ const OWN: [&str; 6] = [
 const MAX_HISTORY_BYTES: usize = 2_000;
 
 pub fn revision(annotations: &BTreeMap<String, String>) -> i64 {
-    annotations.get(REVISION).and_then(|text| text.parse().ok()).unwrap_or(0)
+    annotations
+        .get(REVISION)
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(0)
 }
 
 /// What the new set's annotations become: the Deployment's own, its revision, and (for a set that is to be made) sizes.
-pub fn for_new_set(deployment: &Deployment, set: Option<&ReplicaSet>, new_revision: i64) -> BTreeMap<String, String> {
-    let mut annotations = set.map(|set| set.metadata.annotations.clone()).unwrap_or_default();
+pub fn for_new_set(
+    deployment: &Deployment,
+    set: Option<&ReplicaSet>,
+    new_revision: i64,
+) -> BTreeMap<String, String> {
+    let mut annotations = set
+        .map(|set| set.metadata.annotations.clone())
+        .unwrap_or_default();
     for (key, value) in &deployment.metadata.annotations {
         if !OWN.contains(&key.as_str()) {
             annotations.insert(key.clone(), value.clone());
@@ -65,6 +74,9 @@ pub fn sizes(deployment: &Deployment) -> [(String, String); 2] {
     let desired = deployment.spec.replicas;
     [
         (DESIRED_REPLICAS.to_owned(), desired.to_string()),
-        (MAX_REPLICAS.to_owned(), (desired + deployment.max_surge()).to_string()),
+        (
+            MAX_REPLICAS.to_owned(),
+            (desired + deployment.max_surge()).to_string(),
+        ),
     ]
 }

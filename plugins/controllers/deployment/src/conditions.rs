@@ -23,7 +23,12 @@ pub fn set(all: &mut Vec<Condition>, mut new: Condition) {
 
 impl Step<'_> {
     /// Writes the Progressing condition at once.
-    pub fn progressing(&mut self, status: &str, reason: &str, message: String) -> Result<(), Error> {
+    pub fn progressing(
+        &mut self,
+        status: &str,
+        reason: &str,
+        message: String,
+    ) -> Result<(), Error> {
         let new = self.condition("Progressing", status, reason, message);
         let mut all = self.deployment.status.conditions.clone();
         set(&mut all, new);
@@ -35,7 +40,8 @@ impl Step<'_> {
 
     fn write_conditions(&mut self, all: Vec<Condition>) -> Result<(), Error> {
         let patch = json!({"metadata": {"uid": self.deployment.metadata.uid}, "status": {"conditions": all}});
-        self.cluster.merge_status(DEPLOYMENTS, &self.deployment.metadata.key(), &patch)?;
+        self.cluster
+            .merge_status(DEPLOYMENTS, &self.deployment.metadata.key(), &patch)?;
         self.deployment.status.conditions = all;
         Ok(())
     }
@@ -45,14 +51,23 @@ impl Step<'_> {
         if self.deployment.deadline_seconds().is_none() {
             return Ok(());
         }
-        let reason = condition(&self.deployment.status.conditions, "Progressing").map(|c| c.reason.clone());
+        let reason =
+            condition(&self.deployment.status.conditions, "Progressing").map(|c| c.reason.clone());
         if reason.as_deref() == Some("ProgressDeadlineExceeded") {
             return Ok(());
         }
         let noted = reason.as_deref() == Some("DeploymentPaused");
         match (self.deployment.spec.paused, noted) {
-            (true, false) => self.progressing("Unknown", "DeploymentPaused", "Deployment is paused".to_owned()),
-            (false, true) => self.progressing("Unknown", "DeploymentResumed", "Deployment is resumed".to_owned()),
+            (true, false) => self.progressing(
+                "Unknown",
+                "DeploymentPaused",
+                "Deployment is paused".to_owned(),
+            ),
+            (false, true) => self.progressing(
+                "Unknown",
+                "DeploymentResumed",
+                "Deployment is resumed".to_owned(),
+            ),
             _ => Ok(()),
         }
     }

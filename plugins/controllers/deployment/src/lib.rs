@@ -10,9 +10,9 @@ mod progress;
 mod rolling;
 mod scaling;
 mod sets;
-mod view;
 #[cfg(test)]
 mod tests;
+mod view;
 
 use oarlock_sdk::controller::{
     Cluster, Description, Error, Key, Mapping, Outcome, Permission, Query, Reconciler, Watch,
@@ -45,7 +45,9 @@ impl Reconciler for DeploymentController {
                 ]),
                 Watch::of(REPLICA_SETS).by(Mapping::ControllerOwner("Deployment".to_owned())),
                 // Orphans concern every Deployment that selects them.
-                Watch::of(REPLICA_SETS).by(Mapping::Custom).relevant(&["/metadata/labels", "/metadata/ownerReferences"]),
+                Watch::of(REPLICA_SETS)
+                    .by(Mapping::Custom)
+                    .relevant(&["/metadata/labels", "/metadata/ownerReferences"]),
             ],
             vec![
                 Permission::to("get list watch patch", "apps", "deployments"),
@@ -62,8 +64,15 @@ impl Reconciler for DeploymentController {
             sets::find_owner(cluster, &Key::new(&key.namespace, set))?;
             return Ok(Outcome::Done);
         }
-        let Some(deployment) = cluster.get_as::<Deployment>(DEPLOYMENTS, key)? else { return Ok(Outcome::Done) };
-        Step { cluster, deployment, now_ms: host::now_ms() }.run()
+        let Some(deployment) = cluster.get_as::<Deployment>(DEPLOYMENTS, key)? else {
+            return Ok(Outcome::Done);
+        };
+        Step {
+            cluster,
+            deployment,
+            now_ms: host::now_ms(),
+        }
+        .run()
     }
 
     fn keys_of(&self, _watch: u32, object: &serde_json::Value, gone: bool) -> Vec<Key> {
@@ -81,8 +90,10 @@ struct Step<'a> {
 impl Step<'_> {
     fn run(mut self) -> Result<Outcome, Error> {
         if view::selects_everything(&self.deployment.spec.selector) {
-            let message = "This deployment is selecting all pods. A non-empty selector is required.";
-            self.cluster.warning(&self.deployment.reference(), "SelectingAll", message)?;
+            let message =
+                "This deployment is selecting all pods. A non-empty selector is required.";
+            self.cluster
+                .warning(&self.deployment.reference(), "SelectingAll", message)?;
             return Ok(Outcome::Done);
         }
         let mut sets = Sets::claim(self.cluster, &self.deployment)?;
@@ -135,11 +146,17 @@ impl Step<'_> {
 
     fn old_pods_run(&self, sets: &Sets) -> Result<bool, Error> {
         for old in sets.old() {
-            if old.status.replicas == 0 && old.status.terminating_replicas.unwrap_or(0) == 0 && old.spec.replicas == 0 {
+            if old.status.replicas == 0
+                && old.status.terminating_replicas.unwrap_or(0) == 0
+                && old.spec.replicas == 0
+            {
                 continue;
             }
-            let query = Query::namespace(&self.deployment.metadata.namespace).owned_by(&old.metadata.uid);
-            let pods: Vec<Pod> = self.cluster.list_as(PODS, &query.parts(&["/status/phase"]))?;
+            let query =
+                Query::namespace(&self.deployment.metadata.namespace).owned_by(&old.metadata.uid);
+            let pods: Vec<Pod> = self
+                .cluster
+                .list_as(PODS, &query.parts(&["/status/phase"]))?;
             if pods.iter().any(|pod| !pod.finished()) {
                 return Ok(true);
             }

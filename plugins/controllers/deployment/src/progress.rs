@@ -41,7 +41,11 @@ impl Step<'_> {
     }
 
     /// Writes the status if it changed. `conditions`: instead of those that follow from availability alone.
-    pub fn write_status(&mut self, sets: &Sets, conditions: Option<Vec<Condition>>) -> Result<(), Error> {
+    pub fn write_status(
+        &mut self,
+        sets: &Sets,
+        conditions: Option<Vec<Condition>>,
+    ) -> Result<(), Error> {
         let mut new = self.calculate(sets);
         if let Some(conditions) = conditions {
             new.conditions = conditions;
@@ -49,8 +53,10 @@ impl Step<'_> {
         if new == self.deployment.status {
             return Ok(());
         }
-        let patch = json!({"metadata": {"uid": self.deployment.metadata.uid}, "status": texts(&new)});
-        self.cluster.merge_status(DEPLOYMENTS, &self.deployment.metadata.key(), &patch)?;
+        let patch =
+            json!({"metadata": {"uid": self.deployment.metadata.uid}, "status": texts(&new)});
+        self.cluster
+            .merge_status(DEPLOYMENTS, &self.deployment.metadata.key(), &patch)?;
         self.deployment.status = new;
         Ok(())
     }
@@ -60,7 +66,9 @@ impl Step<'_> {
         let mut new = self.calculate(sets);
         let current = condition(&new.conditions, "Progressing").cloned();
         let done_before = new.replicas == new.updated_replicas
-            && current.as_ref().is_some_and(|c| c.reason == "NewReplicaSetAvailable");
+            && current
+                .as_ref()
+                .is_some_and(|c| c.reason == "NewReplicaSetAvailable");
         if self.deployment.deadline_seconds().is_none() {
             new.conditions.retain(|c| c.kind != "Progressing");
         } else if !done_before {
@@ -74,8 +82,14 @@ impl Step<'_> {
             .cloned();
         match failure {
             Some(failure) => {
-                let mut own = self.condition("ReplicaFailure", &failure.status, &failure.reason, failure.message);
-                own.last_transition_time = failure.last_transition_time.or(own.last_transition_time);
+                let mut own = self.condition(
+                    "ReplicaFailure",
+                    &failure.status,
+                    &failure.reason,
+                    failure.message,
+                );
+                own.last_transition_time =
+                    failure.last_transition_time.or(own.last_transition_time);
                 set(&mut new.conditions, own);
             }
             None => new.conditions.retain(|c| c.kind != "ReplicaFailure"),
@@ -92,10 +106,17 @@ impl Step<'_> {
         };
         if self.deployment.is_complete(new) {
             let message = format!("{subject} has successfully progressed.");
-            set(&mut new.conditions, self.condition("Progressing", "True", "NewReplicaSetAvailable", message));
+            set(
+                &mut new.conditions,
+                self.condition("Progressing", "True", "NewReplicaSetAvailable", message),
+            );
         } else if advanced(&self.deployment.status, new) {
-            let mut next =
-                self.condition("Progressing", "True", "ReplicaSetUpdated", format!("{subject} is progressing."));
+            let mut next = self.condition(
+                "Progressing",
+                "True",
+                "ReplicaSetUpdated",
+                format!("{subject} is progressing."),
+            );
             if let Some(current) = current.filter(|c| c.status == "True") {
                 next.last_transition_time = current.last_transition_time.clone();
             }
@@ -104,7 +125,10 @@ impl Step<'_> {
             new.conditions.push(next);
         } else if self.timed_out(new) {
             let message = format!("{subject} has timed out progressing.");
-            set(&mut new.conditions, self.condition("Progressing", "False", "ProgressDeadlineExceeded", message));
+            set(
+                &mut new.conditions,
+                self.condition("Progressing", "False", "ProgressDeadlineExceeded", message),
+            );
         }
     }
 
@@ -120,7 +144,9 @@ impl Step<'_> {
         match condition(&status.conditions, "Progressing").map(|c| c.reason.as_str()) {
             None | Some("NewReplicaSetAvailable") => false,
             Some("ProgressDeadlineExceeded") => true,
-            Some(_) => self.deadline_ms(status).is_some_and(|deadline| deadline < self.now_ms),
+            Some(_) => self
+                .deadline_ms(status)
+                .is_some_and(|deadline| deadline < self.now_ms),
         }
     }
 
@@ -128,7 +154,10 @@ impl Step<'_> {
     fn next_look(&self, status: &Status) -> Outcome {
         let reason = condition(&status.conditions, "Progressing").map(|c| c.reason.as_str());
         if self.deployment.is_complete(status)
-            || matches!(reason, None | Some("NewReplicaSetAvailable" | "ProgressDeadlineExceeded"))
+            || matches!(
+                reason,
+                None | Some("NewReplicaSetAvailable" | "ProgressDeadlineExceeded")
+            )
         {
             return Outcome::Done;
         }

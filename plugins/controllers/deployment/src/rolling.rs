@@ -16,7 +16,11 @@ pub fn new_set_size(deployment: &Deployment, sets: &Sets, current: Option<&Repli
     }
     let size = current.map_or(0, |set| set.spec.replicas);
     let room = wanted + deployment.max_surge() - sets.wanted();
-    if room <= 0 { size } else { size + room.min(wanted - size) }
+    if room <= 0 {
+        size
+    } else {
+        size + room.min(wanted - size)
+    }
 }
 
 impl Step<'_> {
@@ -35,12 +39,18 @@ impl Step<'_> {
     }
 
     fn grow_new(&mut self, sets: &mut Sets) -> Result<bool, Error> {
-        let Some(new) = sets.new_index() else { return Ok(false) };
+        let Some(new) = sets.new_index() else {
+            return Ok(false);
+        };
         let (size, wanted) = (sets.all[new].spec.replicas, self.deployment.spec.replicas);
         if size == wanted {
             return Ok(false);
         }
-        let target = if size > wanted { wanted } else { new_set_size(&self.deployment, sets, sets.new_set()) };
+        let target = if size > wanted {
+            wanted
+        } else {
+            new_set_size(&self.deployment, sets, sets.new_set())
+        };
         self.scale_set(sets, new, target)
     }
 
@@ -50,13 +60,19 @@ impl Step<'_> {
             return Ok(false);
         }
         let least = self.deployment.spec.replicas - self.deployment.max_unavailable();
-        let new_unavailable = sets.new_set().map_or(0, |set| set.spec.replicas - set.status.available_replicas);
+        let new_unavailable = sets
+            .new_set()
+            .map_or(0, |set| set.spec.replicas - set.status.available_replicas);
         let room = sets.wanted() - least - new_unavailable;
         if room <= 0 {
             return Ok(false);
         }
         let unhealthy = self.shrink_unhealthy(sets, room)?;
-        let available: i64 = sets.all.iter().map(|set| set.status.available_replicas).sum();
+        let available: i64 = sets
+            .all
+            .iter()
+            .map(|set| set.status.available_replicas)
+            .sum();
         let mut left = (available - least).max(0);
         let mut scaled = unhealthy;
         for index in sets.old_indexes() {

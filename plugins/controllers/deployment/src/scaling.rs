@@ -15,7 +15,11 @@ fn share(set: &ReplicaSet, deployment: &Deployment, to_add: i64, added: i64) -> 
         return 0;
     }
     let (fraction, left) = (fraction(set, deployment), to_add - added);
-    if to_add > 0 { fraction.min(left) } else { fraction.max(left) }
+    if to_add > 0 {
+        fraction.min(left)
+    } else {
+        fraction.max(left)
+    }
 }
 
 fn fraction(set: &ReplicaSet, deployment: &Deployment) -> i64 {
@@ -24,7 +28,11 @@ fn fraction(set: &ReplicaSet, deployment: &Deployment) -> i64 {
         return -size;
     }
     let most = deployment.spec.replicas + deployment.max_surge();
-    let before = set.metadata.number(MAX_REPLICAS).filter(|n| *n > 0).unwrap_or(deployment.status.replicas);
+    let before = set
+        .metadata
+        .number(MAX_REPLICAS)
+        .filter(|n| *n > 0)
+        .unwrap_or(deployment.status.replicas);
     if before <= 0 {
         return 0;
     }
@@ -44,7 +52,9 @@ impl Step<'_> {
 
     pub fn scale(&mut self, sets: &mut Sets) -> Result<(), Error> {
         let wanted = self.deployment.spec.replicas;
-        let active: Vec<usize> = (0..sets.all.len()).filter(|i| sets.all[*i].spec.replicas > 0).collect();
+        let active: Vec<usize> = (0..sets.all.len())
+            .filter(|i| sets.all[*i].spec.replicas > 0)
+            .collect();
         let single = match active[..] {
             [] => sets.new_index().or_else(|| sets.all.len().checked_sub(1)),
             [one] => Some(one),
@@ -74,15 +84,25 @@ impl Step<'_> {
         Ok(())
     }
 
-    fn scale_in_proportion(&mut self, sets: &mut Sets, mut active: Vec<usize>) -> Result<(), Error> {
+    fn scale_in_proportion(
+        &mut self,
+        sets: &mut Sets,
+        mut active: Vec<usize>,
+    ) -> Result<(), Error> {
         let wanted = self.deployment.spec.replicas;
         let total: i64 = active.iter().map(|i| sets.all[*i].spec.replicas).sum();
-        let allowed = if wanted > 0 { wanted + self.deployment.max_surge() } else { 0 };
+        let allowed = if wanted > 0 {
+            wanted + self.deployment.max_surge()
+        } else {
+            0
+        };
         let to_add = allowed - total;
         // The biggest first; of equal ones the newest when growing, the oldest when shrinking.
         active.sort_by(|a, b| {
             let size = |i: &usize| sets.all[*i].spec.replicas;
-            size(b).cmp(&size(a)).then(if to_add > 0 { b.cmp(a) } else { a.cmp(b) })
+            size(b)
+                .cmp(&size(a))
+                .then(if to_add > 0 { b.cmp(a) } else { a.cmp(b) })
         });
         let mut added = 0;
         let mut targets = Vec::new();
@@ -107,21 +127,31 @@ impl Step<'_> {
         let set = &sets.all[index];
         let sizes = annotations::sizes(&self.deployment);
         let resize = set.spec.replicas != size;
-        let remember = sizes.iter().any(|(key, value)| set.metadata.annotations.get(key) != Some(value));
+        let remember = sizes
+            .iter()
+            .any(|(key, value)| set.metadata.annotations.get(key) != Some(value));
         if !resize && !remember {
             return Ok(false);
         }
         let (before, name) = (set.spec.replicas, set.metadata.name.clone());
-        let annotations: serde_json::Map<_, _> = sizes.into_iter().map(|(k, v)| (k, json!(v))).collect();
+        let annotations: serde_json::Map<_, _> =
+            sizes.into_iter().map(|(k, v)| (k, json!(v))).collect();
         let patch = json!({
             "metadata": {"annotations": annotations, "resourceVersion": set.metadata.resource_version},
             "spec": {"replicas": size},
         });
-        sets.all[index] = self.cluster.patch_as(REPLICA_SETS, &set.metadata.key(), "", PatchKind::Merge, &patch)?;
+        sets.all[index] = self.cluster.patch_as(
+            REPLICA_SETS,
+            &set.metadata.key(),
+            "",
+            PatchKind::Merge,
+            &patch,
+        )?;
         if resize {
             let direction = if size > before { "up" } else { "down" };
             let message = format!("Scaled {direction} replica set {name} from {before} to {size}");
-            self.cluster.event(&self.deployment.reference(), "ScalingReplicaSet", &message)?;
+            self.cluster
+                .event(&self.deployment.reference(), "ScalingReplicaSet", &message)?;
         }
         Ok(resize)
     }

@@ -2,7 +2,9 @@
 
 use controller_kit::hash::template_hash;
 use controller_kit::workload::ReplicaSet;
-use controller_kit::{Condition, Meta, Owner, condition, owners_patch, selector_text, selects, time};
+use controller_kit::{
+    Condition, Meta, Owner, condition, owners_patch, selector_text, selects, time,
+};
 use oarlock_sdk::controller::{Cluster, DeleteOptions, Error, Key, Query};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -26,8 +28,10 @@ pub struct Sets {
 impl Sets {
     pub fn claim(cluster: &Cluster<'_>, deployment: &Deployment) -> Result<Self, Error> {
         let namespace = &deployment.metadata.namespace;
-        let owned: Vec<ReplicaSet> =
-            cluster.list_as(REPLICA_SETS, &Query::namespace(namespace).owned_by(&deployment.metadata.uid))?;
+        let owned: Vec<ReplicaSet> = cluster.list_as(
+            REPLICA_SETS,
+            &Query::namespace(namespace).owned_by(&deployment.metadata.uid),
+        )?;
         let mut all = Vec::new();
         for set in owned {
             if selects(&deployment.spec.selector, &set.metadata.labels) {
@@ -35,13 +39,19 @@ impl Sets {
             } else if !deployment.metadata.terminating() {
                 let mut owners = set.metadata.owner_references.clone();
                 owners.retain(|owner| owner.uid != deployment.metadata.uid);
-                cluster.merge(REPLICA_SETS, &set.metadata.key(), &owners_patch(&set.metadata, &owners))?;
+                cluster.merge(
+                    REPLICA_SETS,
+                    &set.metadata.key(),
+                    &owners_patch(&set.metadata, &owners),
+                )?;
             }
         }
         if !deployment.metadata.terminating()
             && let Some(selector) = selector_text(&deployment.spec.selector)
         {
-            let query = Query::namespace(namespace).labelled(&selector).field("metadata.controller", "");
+            let query = Query::namespace(namespace)
+                .labelled(&selector)
+                .field("metadata.controller", "");
             for set in cluster.list_as::<ReplicaSet>(REPLICA_SETS, &query)? {
                 if set.metadata.controller().is_none() && !set.metadata.terminating() {
                     all.push(take_in(cluster, deployment, &set)?);
@@ -59,7 +69,9 @@ impl Sets {
 
     /// The oldest set whose template is the Deployment's.
     fn find(&self, deployment: &Deployment) -> Option<&ReplicaSet> {
-        self.all.iter().find(|set| same_template(&set.spec.template, &deployment.spec.template))
+        self.all
+            .iter()
+            .find(|set| same_template(&set.spec.template, &deployment.spec.template))
     }
 
     pub fn new_index(&self) -> Option<usize> {
@@ -77,11 +89,17 @@ impl Sets {
 
     pub fn old(&self) -> impl Iterator<Item = &ReplicaSet> {
         let new = self.new_index();
-        self.all.iter().enumerate().filter(move |(index, _)| Some(*index) != new).map(|(_, set)| set)
+        self.all
+            .iter()
+            .enumerate()
+            .filter(move |(index, _)| Some(*index) != new)
+            .map(|(_, set)| set)
     }
 
     pub fn old_indexes(&self) -> Vec<usize> {
-        (0..self.all.len()).filter(|index| !self.is_new(*index)).collect()
+        (0..self.all.len())
+            .filter(|index| !self.is_new(*index))
+            .collect()
     }
 
     /// How many pods all sets ask for.
@@ -90,9 +108,17 @@ impl Sets {
     }
 }
 
-fn take_in(cluster: &Cluster<'_>, deployment: &Deployment, set: &ReplicaSet) -> Result<ReplicaSet, Error> {
+fn take_in(
+    cluster: &Cluster<'_>,
+    deployment: &Deployment,
+    set: &ReplicaSet,
+) -> Result<ReplicaSet, Error> {
     let mut owners = set.metadata.owner_references.clone();
-    owners.push(Owner::controlling("apps/v1", "Deployment", &deployment.metadata));
+    owners.push(Owner::controlling(
+        "apps/v1",
+        "Deployment",
+        &deployment.metadata,
+    ));
     let patch = owners_patch(&set.metadata, &owners);
     let kind = oarlock_sdk::controller::PatchKind::Merge;
     cluster.patch_as(REPLICA_SETS, &set.metadata.key(), "", kind, &patch)
@@ -104,18 +130,29 @@ pub fn orphan_key(object: &Value, gone: bool) -> Option<Key> {
         metadata: Meta,
     }
     let set = Named::deserialize(object).ok().filter(|_| !gone)?.metadata;
-    (set.controller().is_none() && !set.labels.is_empty()).then(|| Key::new(&set.namespace, format!("{ORPHAN}{}", set.name)))
+    (set.controller().is_none() && !set.labels.is_empty())
+        .then(|| Key::new(&set.namespace, format!("{ORPHAN}{}", set.name)))
 }
 
 /// Gives an orphan to a Deployment that selects it, which hears of it by its own watch.
 pub fn find_owner(cluster: &Cluster<'_>, key: &Key) -> Result<(), Error> {
-    let Some(set) = cluster.get_as::<ReplicaSet>(REPLICA_SETS, key)? else { return Ok(()) };
+    let Some(set) = cluster.get_as::<ReplicaSet>(REPLICA_SETS, key)? else {
+        return Ok(());
+    };
     if set.metadata.controller().is_some() || set.metadata.terminating() {
         return Ok(());
     }
-    let parts = ["/metadata/name", "/metadata/uid", "/metadata/deletionTimestamp", "/spec/selector"];
-    let all: Vec<Deployment> = cluster.list_as(DEPLOYMENTS, &Query::namespace(&key.namespace).parts(&parts))?;
-    let fits = |d: &&Deployment| !d.metadata.terminating() && selects(&d.spec.selector, &set.metadata.labels);
+    let parts = [
+        "/metadata/name",
+        "/metadata/uid",
+        "/metadata/deletionTimestamp",
+        "/spec/selector",
+    ];
+    let all: Vec<Deployment> =
+        cluster.list_as(DEPLOYMENTS, &Query::namespace(&key.namespace).parts(&parts))?;
+    let fits = |d: &&Deployment| {
+        !d.metadata.terminating() && selects(&d.spec.selector, &set.metadata.labels)
+    };
     if let Some(deployment) = all.iter().find(fits) {
         take_in(cluster, deployment, &set)?;
     }
@@ -133,7 +170,9 @@ fn plain(template: &Value) -> Value {
         if let Some(labels) = metadata.get_mut("labels").and_then(Value::as_object_mut) {
             labels.remove(HASH_LABEL);
         }
-        metadata.retain(|_, value| !value.is_null() && value.as_object().is_none_or(|map| !map.is_empty()));
+        metadata.retain(|_, value| {
+            !value.is_null() && value.as_object().is_none_or(|map| !map.is_empty())
+        });
         if metadata.is_empty() {
             oarlock_sdk::model::meta::as_map_mut(&mut template).remove("metadata");
         }
@@ -144,7 +183,11 @@ fn plain(template: &Value) -> Value {
 impl Step<'_> {
     /// Brings the new set's revision up to date; makes it if there is none and `create`.
     pub fn find_new(&mut self, sets: &mut Sets, create: bool) -> Result<(), Error> {
-        let newest = sets.old().map(|set| annotations::revision(&set.metadata.annotations)).max().unwrap_or(0);
+        let newest = sets
+            .old()
+            .map(|set| annotations::revision(&set.metadata.annotations))
+            .max()
+            .unwrap_or(0);
         let revision = newest + 1;
         match sets.new_index() {
             Some(index) => self.keep_new(sets, index, revision),
@@ -156,13 +199,17 @@ impl Step<'_> {
     fn keep_new(&mut self, sets: &mut Sets, index: usize, revision: i64) -> Result<(), Error> {
         let set = &sets.all[index];
         let wanted = annotations::for_new_set(&self.deployment, Some(set), revision);
-        if wanted != set.metadata.annotations || set.spec.min_ready_seconds != self.deployment.spec.min_ready_seconds {
+        if wanted != set.metadata.annotations
+            || set.spec.min_ready_seconds != self.deployment.spec.min_ready_seconds
+        {
             let patch = json!({
                 "metadata": {"annotations": wanted, "resourceVersion": set.metadata.resource_version},
                 "spec": {"minReadySeconds": self.deployment.spec.min_ready_seconds},
             });
             let kind = oarlock_sdk::controller::PatchKind::Merge;
-            sets.all[index] = self.cluster.patch_as(REPLICA_SETS, &set.metadata.key(), "", kind, &patch)?;
+            sets.all[index] =
+                self.cluster
+                    .patch_as(REPLICA_SETS, &set.metadata.key(), "", kind, &patch)?;
         }
         let set = &sets.all[index];
         self.set_revision(annotations::revision(&set.metadata.annotations))?;
@@ -176,16 +223,25 @@ impl Step<'_> {
     }
 
     fn make_new(&mut self, sets: &mut Sets, revision: i64) -> Result<(), Error> {
-        let hash = template_hash(&plain(&self.deployment.spec.template), self.deployment.status.collision_count);
+        let hash = template_hash(
+            &plain(&self.deployment.spec.template),
+            self.deployment.status.collision_count,
+        );
         let name = format!("{}-{hash}", self.deployment.metadata.name);
         let replicas = rolling::new_set_size(&self.deployment, sets, None);
         let object = self.new_object(&name, &hash, replicas, revision);
         let namespace = self.deployment.metadata.namespace.clone();
-        let made = match self.cluster.create_as::<ReplicaSet>(REPLICA_SETS, &namespace, &object) {
+        let made = match self
+            .cluster
+            .create_as::<ReplicaSet>(REPLICA_SETS, &namespace, &object)
+        {
             Ok(made) => made,
             Err(error) if error.reason() == "AlreadyExists" => return self.collided(sets, &name),
             // A namespace on its way out takes no sets; its end is the Deployment's.
-            Err(error) if error.code() == 403 && error.to_string().contains("because it is being terminated") => {
+            Err(error)
+                if error.code() == 403
+                    && error.to_string().contains("because it is being terminated") =>
+            {
                 return Ok(());
             }
             Err(error) => {
@@ -195,19 +251,28 @@ impl Step<'_> {
                 };
                 let message = format!("Failed to create new replica set {name:?}: {reason}");
                 self.progressing("False", "ReplicaSetCreateError", message.clone())?;
-                self.cluster.warning(&self.deployment.reference(), "ReplicaSetCreateError", &message)?;
+                self.cluster.warning(
+                    &self.deployment.reference(),
+                    "ReplicaSetCreateError",
+                    &message,
+                )?;
                 return Err(error);
             }
         };
         if replicas > 0 {
             let message = format!("Scaled up replica set {name} from 0 to {replicas}");
-            self.cluster.event(&self.deployment.reference(), "ScalingReplicaSet", &message)?;
+            self.cluster
+                .event(&self.deployment.reference(), "ScalingReplicaSet", &message)?;
         }
         sets.new_uid = Some(made.metadata.uid.clone());
         sets.all.push(made);
         self.set_revision(revision)?;
         if self.deployment.deadline_seconds().is_some() {
-            self.progressing("True", "NewReplicaSetCreated", format!("Created new replica set {name:?}"))?;
+            self.progressing(
+                "True",
+                "NewReplicaSetCreated",
+                format!("Created new replica set {name:?}"),
+            )?;
         }
         Ok(())
     }
@@ -241,7 +306,10 @@ impl Step<'_> {
         let key = Key::new(&self.deployment.metadata.namespace, name);
         let there: Option<ReplicaSet> = self.cluster.get_live_as(REPLICA_SETS, &key)?;
         if let Some(there) = there
-            && there.metadata.controller().is_some_and(|owner| owner.uid == self.deployment.metadata.uid)
+            && there
+                .metadata
+                .controller()
+                .is_some_and(|owner| owner.uid == self.deployment.metadata.uid)
             && same_template(&there.spec.template, &self.deployment.spec.template)
         {
             sets.new_uid = Some(there.metadata.uid.clone());
@@ -254,24 +322,43 @@ impl Step<'_> {
             &self.deployment.metadata.key(),
             &json!({"metadata": {"uid": self.deployment.metadata.uid}, "status": {"collisionCount": count}}),
         )?;
-        Err(Error::new(format!("the name {name} is taken by another template")))
+        Err(Error::new(format!(
+            "the name {name} is taken by another template"
+        )))
     }
 
     fn set_revision(&mut self, revision: i64) -> Result<(), Error> {
         let text = revision.to_string();
-        if self.deployment.metadata.annotations.get(annotations::REVISION) == Some(&text) {
+        if self
+            .deployment
+            .metadata
+            .annotations
+            .get(annotations::REVISION)
+            == Some(&text)
+        {
             return Ok(());
         }
         let patch = json!({"metadata": {"annotations": {annotations::REVISION: text}}});
-        self.cluster.merge(DEPLOYMENTS, &self.deployment.metadata.key(), &patch)?;
-        self.deployment.metadata.annotations.insert(annotations::REVISION.to_owned(), text);
+        self.cluster
+            .merge(DEPLOYMENTS, &self.deployment.metadata.key(), &patch)?;
+        self.deployment
+            .metadata
+            .annotations
+            .insert(annotations::REVISION.to_owned(), text);
         Ok(())
     }
 
     /// Deletes old sets beyond the history limit, oldest revision first.
     pub fn clean_up(&self, sets: &Sets) -> Result<(), Error> {
-        let limit = self.deployment.spec.revision_history_limit.unwrap_or(DEFAULT_HISTORY_LIMIT);
-        let mut old: Vec<&ReplicaSet> = sets.old().filter(|set| !set.metadata.terminating()).collect();
+        let limit = self
+            .deployment
+            .spec
+            .revision_history_limit
+            .unwrap_or(DEFAULT_HISTORY_LIMIT);
+        let mut old: Vec<&ReplicaSet> = sets
+            .old()
+            .filter(|set| !set.metadata.terminating())
+            .collect();
         let surplus = old.len() as i64 - limit;
         if surplus <= 0 {
             return Ok(());
@@ -282,13 +369,23 @@ impl Step<'_> {
             if !empty || set.metadata.generation > set.status.observed_generation {
                 continue;
             }
-            let options = DeleteOptions { uid: set.metadata.uid.clone(), ..DeleteOptions::default() };
-            self.cluster.delete(REPLICA_SETS, &set.metadata.key(), &options)?;
+            let options = DeleteOptions {
+                uid: set.metadata.uid.clone(),
+                ..DeleteOptions::default()
+            };
+            self.cluster
+                .delete(REPLICA_SETS, &set.metadata.key(), &options)?;
         }
         Ok(())
     }
 
-    pub fn condition(&self, kind: &str, status: &str, reason: &str, message: impl Into<String>) -> Condition {
+    pub fn condition(
+        &self,
+        kind: &str,
+        status: &str,
+        reason: &str,
+        message: impl Into<String>,
+    ) -> Condition {
         let now = time::format_ms(self.now_ms);
         let mut condition = Condition::new(kind, status, reason, message, &now);
         condition.last_update_time = Some(now);

@@ -15,7 +15,10 @@ struct Rollout {
 
 impl Rollout {
     fn new(deployment: Value) -> Self {
-        let rollout = Self { fake: FakeCluster::new(), second: Cell::new(0) };
+        let rollout = Self {
+            fake: FakeCluster::new(),
+            second: Cell::new(0),
+        };
         rollout.tick();
         rollout.fake.given(DEPLOYMENTS, deployment);
         rollout
@@ -40,7 +43,13 @@ impl Rollout {
         let before = self.fake.writes();
         let _conflicts_are_retried = self.fake.reconcile(&DeploymentController, "d", "web");
         for set in self.fake.all(REPLICA_SETS) {
-            self.fake.reconcile(&ReplicaSetController, "d", set["metadata"]["name"].as_str().unwrap()).unwrap();
+            self.fake
+                .reconcile(
+                    &ReplicaSetController,
+                    "d",
+                    set["metadata"]["name"].as_str().unwrap(),
+                )
+                .unwrap();
         }
         for pod in self.fake.all(PODS) {
             let bad = pod["spec"]["containers"][0]["image"] == "bad";
@@ -70,8 +79,14 @@ impl Rollout {
     fn condition(&self, kind: &str) -> (String, String) {
         let object = self.deployment();
         let all = object["status"]["conditions"].as_array().unwrap();
-        let found = all.iter().find(|c| c["type"] == kind).unwrap_or_else(|| panic!("{kind} in {all:?}"));
-        (found["reason"].as_str().unwrap().to_owned(), found["message"].as_str().unwrap().to_owned())
+        let found = all
+            .iter()
+            .find(|c| c["type"] == kind)
+            .unwrap_or_else(|| panic!("{kind} in {all:?}"));
+        (
+            found["reason"].as_str().unwrap().to_owned(),
+            found["message"].as_str().unwrap().to_owned(),
+        )
     }
 
     /// (image, replicas, revision), in order of revision.
@@ -82,9 +97,16 @@ impl Rollout {
             .iter()
             .map(|set| {
                 (
-                    set["spec"]["template"]["spec"]["containers"][0]["image"].as_str().unwrap().to_owned(),
+                    set["spec"]["template"]["spec"]["containers"][0]["image"]
+                        .as_str()
+                        .unwrap()
+                        .to_owned(),
                     set["spec"]["replicas"].as_i64().unwrap(),
-                    set["metadata"]["annotations"][annotations::REVISION].as_str().unwrap().parse().unwrap(),
+                    set["metadata"]["annotations"][annotations::REVISION]
+                        .as_str()
+                        .unwrap()
+                        .parse()
+                        .unwrap(),
                 )
             })
             .collect();
@@ -113,7 +135,10 @@ fn image(object: &mut Value, image: &str) {
 }
 
 fn sets(expect: &[(&str, i64, i64)]) -> Vec<(String, i64, i64)> {
-    expect.iter().map(|(image, size, revision)| ((*image).to_owned(), *size, *revision)).collect()
+    expect
+        .iter()
+        .map(|(image, size, revision)| ((*image).to_owned(), *size, *revision))
+        .collect()
 }
 
 #[test]
@@ -122,23 +147,55 @@ fn rolls_out_a_first_time() {
     rollout.settle();
     assert_eq!(rollout.sets(), sets(&[("one", 3, 1)]));
     let set = &rollout.fake.all(REPLICA_SETS)[0];
-    let hash = set["metadata"]["labels"]["pod-template-hash"].as_str().unwrap();
+    let hash = set["metadata"]["labels"]["pod-template-hash"]
+        .as_str()
+        .unwrap();
     assert_eq!(set["metadata"]["name"], format!("web-{hash}"));
-    assert_eq!(set["spec"]["selector"]["matchLabels"]["pod-template-hash"], hash);
+    assert_eq!(
+        set["spec"]["selector"]["matchLabels"]["pod-template-hash"],
+        hash
+    );
     let annotations = &set["metadata"]["annotations"];
     assert_eq!(
-        (&annotations["note"], &annotations[annotations::DESIRED_REPLICAS], &annotations[annotations::MAX_REPLICAS]),
+        (
+            &annotations["note"],
+            &annotations[annotations::DESIRED_REPLICAS],
+            &annotations[annotations::MAX_REPLICAS]
+        ),
         (&json!("x"), &json!("3"), &json!("4"))
     );
     let status = rollout.deployment()["status"].clone();
-    assert_eq!((&status["replicas"], &status["availableReplicas"], &status["updatedReplicas"]), (&json!(3), &json!(3), &json!(3)));
-    assert_eq!(rollout.deployment()["metadata"]["annotations"][annotations::REVISION], "1");
+    assert_eq!(
+        (
+            &status["replicas"],
+            &status["availableReplicas"],
+            &status["updatedReplicas"]
+        ),
+        (&json!(3), &json!(3), &json!(3))
+    );
+    assert_eq!(
+        rollout.deployment()["metadata"]["annotations"][annotations::REVISION],
+        "1"
+    );
     let name = set["metadata"]["name"].as_str().unwrap();
-    assert_eq!(rollout.condition("Available"), ("MinimumReplicasAvailable".into(), "Deployment has minimum availability.".into()));
+    assert_eq!(
+        rollout.condition("Available"),
+        (
+            "MinimumReplicasAvailable".into(),
+            "Deployment has minimum availability.".into()
+        )
+    );
     let message = format!("ReplicaSet {name:?} has successfully progressed.");
-    assert_eq!(rollout.condition("Progressing"), ("NewReplicaSetAvailable".into(), message));
+    assert_eq!(
+        rollout.condition("Progressing"),
+        ("NewReplicaSetAvailable".into(), message)
+    );
     let event = format!("Normal ScalingReplicaSet Scaled up replica set {name} from 0 to 3");
-    assert!(rollout.fake.events().contains(&event), "{:?}", rollout.fake.events());
+    assert!(
+        rollout.fake.events().contains(&event),
+        "{:?}",
+        rollout.fake.events()
+    );
 }
 
 #[test]
@@ -152,17 +209,33 @@ fn rolling_updates_stay_within_the_fences() {
         }
         let wanted: i64 = rollout.sets().iter().map(|set| set.1).sum();
         assert!(wanted <= 13, "surge: {:?}", rollout.sets());
-        let ready = rollout.fake.all(PODS).iter().filter(|pod| !pod["status"].is_null()).count();
+        let ready = rollout
+            .fake
+            .all(PODS)
+            .iter()
+            .filter(|pod| !pod["status"].is_null())
+            .count();
         assert!(ready >= 8, "availability: {ready}");
     }
     assert_eq!(rollout.sets(), sets(&[("one", 0, 1), ("two", 10, 2)]));
-    assert_eq!(rollout.deployment()["metadata"]["annotations"][annotations::REVISION], "2");
+    assert_eq!(
+        rollout.deployment()["metadata"]["annotations"][annotations::REVISION],
+        "2"
+    );
     // Back to the first template: its set is used again, with a new revision.
     rollout.edit(|object| image(object, "one"));
     rollout.settle();
     assert_eq!(rollout.sets(), sets(&[("two", 0, 2), ("one", 10, 3)]));
-    let again = rollout.fake.all(REPLICA_SETS).into_iter().find(|set| set["spec"]["replicas"] == 10).unwrap();
-    assert_eq!(again["metadata"]["annotations"][annotations::REVISION_HISTORY], "1");
+    let again = rollout
+        .fake
+        .all(REPLICA_SETS)
+        .into_iter()
+        .find(|set| set["spec"]["replicas"] == 10)
+        .unwrap();
+    assert_eq!(
+        again["metadata"]["annotations"][annotations::REVISION_HISTORY],
+        "1"
+    );
 }
 
 #[test]
@@ -206,8 +279,14 @@ fn recreate_waits_for_the_old_pods_to_end() {
     rollout.settle();
     rollout.edit(|object| image(object, "two"));
     rollout.tick();
-    rollout.fake.reconcile(&DeploymentController, "d", "web").unwrap();
-    rollout.fake.reconcile(&DeploymentController, "d", "web").unwrap();
+    rollout
+        .fake
+        .reconcile(&DeploymentController, "d", "web")
+        .unwrap();
+    rollout
+        .fake
+        .reconcile(&DeploymentController, "d", "web")
+        .unwrap();
     assert_eq!(rollout.sets(), sets(&[("one", 0, 1)]));
     rollout.settle();
     assert_eq!(rollout.sets(), sets(&[("one", 0, 1), ("two", 2, 2)]));
@@ -224,7 +303,10 @@ fn a_paused_deployment_scales_and_does_not_roll() {
     });
     rollout.settle();
     assert_eq!(rollout.sets(), sets(&[("one", 4, 1)]));
-    assert_eq!(rollout.condition("Progressing"), ("DeploymentPaused".into(), "Deployment is paused".into()));
+    assert_eq!(
+        rollout.condition("Progressing"),
+        ("DeploymentPaused".into(), "Deployment is paused".into())
+    );
     rollout.edit(|object| object["spec"]["paused"] = json!(false));
     rollout.settle();
     assert_eq!(rollout.sets(), sets(&[("one", 0, 1), ("two", 4, 2)]));
@@ -259,8 +341,14 @@ fn scales_to_nothing_and_back() {
 fn a_taken_name_is_told_apart() {
     let rollout = Rollout::new(deployment(1));
     let template = rollout.deployment()["spec"]["template"].clone();
-    let name = format!("web-{}", controller_kit::hash::template_hash(&template, None));
-    rollout.fake.given(REPLICA_SETS, json!({"metadata": {"name": name, "namespace": "d"}, "spec": {"replicas": 0}}));
+    let name = format!(
+        "web-{}",
+        controller_kit::hash::template_hash(&template, None)
+    );
+    rollout.fake.given(
+        REPLICA_SETS,
+        json!({"metadata": {"name": name, "namespace": "d"}, "spec": {"replicas": 0}}),
+    );
     for _ in 0..6 {
         rollout.tick();
         let _collides_once = rollout.fake.reconcile(&DeploymentController, "d", "web");

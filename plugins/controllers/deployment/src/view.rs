@@ -79,10 +79,22 @@ impl Deployment {
 
     /// (maxSurge, maxUnavailable), in pods; both zero cannot make progress, so one may then be unavailable.
     fn fences(&self) -> (i64, i64) {
-        let Some(update) = self.spec.strategy.rolling_update.as_ref().filter(|_| self.rolls()) else { return (0, 0) };
+        let Some(update) = self
+            .spec
+            .strategy
+            .rolling_update
+            .as_ref()
+            .filter(|_| self.rolls())
+        else {
+            return (0, 0);
+        };
         let surge = resolve(&update.max_surge, self.spec.replicas, true).unwrap_or(0);
         let unavailable = resolve(&update.max_unavailable, self.spec.replicas, false).unwrap_or(0);
-        if surge == 0 && unavailable == 0 { (0, 1) } else { (surge, unavailable) }
+        if surge == 0 && unavailable == 0 {
+            (0, 1)
+        } else {
+            (surge, unavailable)
+        }
     }
 
     pub fn max_surge(&self) -> i64 {
@@ -90,11 +102,17 @@ impl Deployment {
     }
 
     pub fn max_unavailable(&self) -> i64 {
-        if !self.rolls() || self.spec.replicas == 0 { 0 } else { self.fences().1.min(self.spec.replicas) }
+        if !self.rolls() || self.spec.replicas == 0 {
+            0
+        } else {
+            self.fences().1.min(self.spec.replicas)
+        }
     }
 
     pub fn deadline_seconds(&self) -> Option<i64> {
-        self.spec.progress_deadline_seconds.filter(|seconds| *seconds != NO_DEADLINE)
+        self.spec
+            .progress_deadline_seconds
+            .filter(|seconds| *seconds != NO_DEADLINE)
     }
 
     pub fn is_complete(&self, status: &Status) -> bool {

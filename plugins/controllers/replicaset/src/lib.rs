@@ -9,7 +9,8 @@ mod tests;
 use controller_kit::workload::ReplicaSet;
 use controller_kit::{Owner, Pod};
 use oarlock_sdk::controller::{
-    Cluster, DeleteOptions, Description, Error, Key, Mapping, Outcome, Permission, Reconciler, Watch,
+    Cluster, DeleteOptions, Description, Error, Key, Mapping, Outcome, Permission, Reconciler,
+    Watch,
 };
 use oarlock_sdk::host;
 use serde_json::{Value, json};
@@ -46,20 +47,28 @@ oarlock_sdk::export_controller!(ReplicaSetController);
 
 impl Reconciler for ReplicaSetController {
     fn describe(&self) -> Description {
-        let pods = Watch::of(PODS).by(Mapping::ControllerOwner("ReplicaSet".to_owned())).relevant(&[
-            "/metadata/labels",
-            "/metadata/ownerReferences",
-            "/metadata/deletionTimestamp",
-            "/status/phase",
-            "/status/conditions",
-        ]);
+        let pods = Watch::of(PODS)
+            .by(Mapping::ControllerOwner("ReplicaSet".to_owned()))
+            .relevant(&[
+                "/metadata/labels",
+                "/metadata/ownerReferences",
+                "/metadata/deletionTimestamp",
+                "/status/phase",
+                "/status/conditions",
+            ]);
         Description::new(
             "replicaset-controller",
             vec![
-                Watch::of(REPLICA_SETS).relevant(&["/metadata/generation", "/metadata/deletionTimestamp", "/metadata/labels"]),
+                Watch::of(REPLICA_SETS).relevant(&[
+                    "/metadata/generation",
+                    "/metadata/deletionTimestamp",
+                    "/metadata/labels",
+                ]),
                 pods,
                 // Orphans concern every ReplicaSet that selects them.
-                Watch::of(PODS).by(Mapping::Custom).relevant(&["/metadata/labels", "/metadata/ownerReferences"]),
+                Watch::of(PODS)
+                    .by(Mapping::Custom)
+                    .relevant(&["/metadata/labels", "/metadata/ownerReferences"]),
             ],
             vec![
                 Permission::to("get list watch", "apps", "replicasets"),
@@ -75,17 +84,24 @@ impl Reconciler for ReplicaSetController {
             claim::find_owner(cluster, &Key::new(&key.namespace, pod))?;
             return Ok(Outcome::Done);
         }
-        let Some(set) = cluster.get_as::<ReplicaSet>(REPLICA_SETS, key)? else { return Ok(Outcome::Done) };
+        let Some(set) = cluster.get_as::<ReplicaSet>(REPLICA_SETS, key)? else {
+            return Ok(Outcome::Done);
+        };
         step(cluster, &set)
     }
 
     fn keys_of(&self, _watch: u32, object: &Value, gone: bool) -> Vec<Key> {
-        let Ok(pod) = serde_json::from_value::<Pod>(object.clone()) else { return Vec::new() };
+        let Ok(pod) = serde_json::from_value::<Pod>(object.clone()) else {
+            return Vec::new();
+        };
         if gone || pod.metadata.controller().is_some() || pod.metadata.labels.is_empty() {
             return Vec::new();
         }
         // Which set selects it is found out when the key is reconciled.
-        vec![Key::new(&pod.metadata.namespace, format!("{ORPHAN}{}", pod.metadata.name))]
+        vec![Key::new(
+            &pod.metadata.namespace,
+            format!("{ORPHAN}{}", pod.metadata.name),
+        )]
     }
 }
 
@@ -118,20 +134,31 @@ pub struct Failure {
     message: String,
 }
 
-fn create(cluster: &Cluster<'_>, set: &ReplicaSet, missing: usize) -> Result<Option<Failure>, Error> {
+fn create(
+    cluster: &Cluster<'_>,
+    set: &ReplicaSet,
+    missing: usize,
+) -> Result<Option<Failure>, Error> {
     let mut left = missing.min(BURST);
     let text = serde_json::to_string(&pod_of(set))?;
     let about = reference(set);
     let (mut batch, mut told) = (FIRST_BATCH, 0);
     while left > 0 {
         let count = batch.min(left);
-        let results = cluster.raw().create_many(PODS, &set.metadata.namespace, &vec![text.clone(); count]);
+        let results =
+            cluster
+                .raw()
+                .create_many(PODS, &set.metadata.namespace, &vec![text.clone(); count]);
         let mut failure = None;
         for result in results {
             match result {
                 Ok(stored) if told < MAX_EVENTS => {
                     told += 1;
-                    cluster.event(&about, "SuccessfulCreate", &format!("Created pod: {}", name_in(&stored)))?;
+                    cluster.event(
+                        &about,
+                        "SuccessfulCreate",
+                        &format!("Created pod: {}", name_in(&stored)),
+                    )?;
                 }
                 Ok(_) => {}
                 Err(error) => failure = failure.or(Some(error)),
@@ -142,8 +169,15 @@ fn create(cluster: &Cluster<'_>, set: &ReplicaSet, missing: usize) -> Result<Opt
             if error.code == 403 && error.message.contains("because it is being terminated") {
                 return Ok(None);
             }
-            cluster.warning(&about, "FailedCreate", &format!("Error creating: {}", error.message))?;
-            return Ok(Some(Failure { reason: "FailedCreate", message: error.message }));
+            cluster.warning(
+                &about,
+                "FailedCreate",
+                &format!("Error creating: {}", error.message),
+            )?;
+            return Ok(Some(Failure {
+                reason: "FailedCreate",
+                message: error.message,
+            }));
         }
         left -= count;
         batch *= BATCH_GROWTH;
@@ -161,7 +195,9 @@ fn name_in(stored: &str) -> String {
     struct Name {
         name: String,
     }
-    serde_json::from_str::<Named>(stored).map(|named| named.metadata.name).unwrap_or_default()
+    serde_json::from_str::<Named>(stored)
+        .map(|named| named.metadata.name)
+        .unwrap_or_default()
 }
 
 fn pod_of(set: &ReplicaSet) -> Value {
@@ -172,18 +208,28 @@ fn pod_of(set: &ReplicaSet) -> Value {
         "ownerReferences": [Owner::controlling("apps/v1", "ReplicaSet", &set.metadata)],
     });
     for part in ["labels", "annotations", "finalizers"] {
-        if let Some(value) = template["metadata"].get(part).filter(|value| !value.is_null()) {
+        if let Some(value) = template["metadata"]
+            .get(part)
+            .filter(|value| !value.is_null())
+        {
             metadata[part] = value.clone();
         }
     }
     json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": template["spec"]})
 }
 
-fn delete(cluster: &Cluster<'_>, set: &ReplicaSet, active: &[Pod], surplus: usize) -> Result<Option<Failure>, Error> {
+fn delete(
+    cluster: &Cluster<'_>,
+    set: &ReplicaSet,
+    active: &[Pod],
+    surplus: usize,
+) -> Result<Option<Failure>, Error> {
     let related = rank::related(cluster, set, active)?;
     let doomed = rank::choose(active, surplus.min(BURST), &related);
     let keys: Vec<Key> = doomed.iter().map(|pod| pod.metadata.key()).collect();
-    let results = cluster.raw().delete_many(PODS, &keys, &DeleteOptions::default());
+    let results = cluster
+        .raw()
+        .delete_many(PODS, &keys, &DeleteOptions::default());
     let about = reference(set);
     let mut failure = None;
     let mut told = 0;
@@ -191,16 +237,29 @@ fn delete(cluster: &Cluster<'_>, set: &ReplicaSet, active: &[Pod], surplus: usiz
         match result {
             Ok(()) if told < MAX_EVENTS => {
                 told += 1;
-                cluster.event(&about, "SuccessfulDelete", &format!("Deleted pod: {}", pod.metadata.name))?;
+                cluster.event(
+                    &about,
+                    "SuccessfulDelete",
+                    &format!("Deleted pod: {}", pod.metadata.name),
+                )?;
             }
             Ok(()) => {}
             Err(error) if error.code == 404 => {}
             Err(error) => failure = failure.or(Some(error)),
         }
     }
-    let Some(error) = failure else { return Ok(None) };
-    cluster.warning(&about, "FailedDelete", &format!("Error deleting: {}", error.message))?;
-    Ok(Some(Failure { reason: "FailedDelete", message: error.message }))
+    let Some(error) = failure else {
+        return Ok(None);
+    };
+    cluster.warning(
+        &about,
+        "FailedDelete",
+        &format!("Error deleting: {}", error.message),
+    )?;
+    Ok(Some(Failure {
+        reason: "FailedDelete",
+        message: error.message,
+    }))
 }
 
 fn reference(set: &ReplicaSet) -> Value {

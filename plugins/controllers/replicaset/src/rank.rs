@@ -13,7 +13,11 @@ use crate::{PODS, REPLICA_SETS};
 const COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 
 /// For each node, how many active pods of the same owner (its sets, if it is a Deployment) run there.
-pub fn related(cluster: &Cluster<'_>, set: &ReplicaSet, active: &[Pod]) -> Result<BTreeMap<String, usize>, Error> {
+pub fn related(
+    cluster: &Cluster<'_>,
+    set: &ReplicaSet,
+    active: &[Pod],
+) -> Result<BTreeMap<String, usize>, Error> {
     let mut counts: BTreeMap<String, usize> = BTreeMap::new();
     let mut count = |pods: &[Pod]| {
         for pod in pods.iter().filter(|pod| pod.active()) {
@@ -21,24 +25,45 @@ pub fn related(cluster: &Cluster<'_>, set: &ReplicaSet, active: &[Pod]) -> Resul
         }
     };
     count(active);
-    let Some(owner) = set.metadata.controller() else { return Ok(counts) };
+    let Some(owner) = set.metadata.controller() else {
+        return Ok(counts);
+    };
     let siblings: Vec<ReplicaSet> = cluster.list_as(
         REPLICA_SETS,
-        &Query::namespace(&set.metadata.namespace).owned_by(&owner.uid).parts(&["/metadata/uid", "/status/replicas"]),
+        &Query::namespace(&set.metadata.namespace)
+            .owned_by(&owner.uid)
+            .parts(&["/metadata/uid", "/status/replicas"]),
     )?;
-    for sibling in siblings.iter().filter(|s| s.metadata.uid != set.metadata.uid && s.status.replicas > 0) {
-        let parts = ["/metadata/deletionTimestamp", "/spec/nodeName", "/status/phase"];
-        let query = Query::namespace(&set.metadata.namespace).owned_by(&sibling.metadata.uid).parts(&parts);
+    for sibling in siblings
+        .iter()
+        .filter(|s| s.metadata.uid != set.metadata.uid && s.status.replicas > 0)
+    {
+        let parts = [
+            "/metadata/deletionTimestamp",
+            "/spec/nodeName",
+            "/status/phase",
+        ];
+        let query = Query::namespace(&set.metadata.namespace)
+            .owned_by(&sibling.metadata.uid)
+            .parts(&parts);
         count(&cluster.list_as::<Pod>(PODS, &query)?);
     }
     Ok(counts)
 }
 
 /// The `count` pods that go.
-pub fn choose<'a>(active: &'a [Pod], count: usize, related: &BTreeMap<String, usize>) -> Vec<&'a Pod> {
+pub fn choose<'a>(
+    active: &'a [Pod],
+    count: usize,
+    related: &BTreeMap<String, usize>,
+) -> Vec<&'a Pod> {
     let mut ranked: Vec<Ranked<'a>> = active.iter().map(|pod| Ranked::of(pod, related)).collect();
     ranked.sort_by(Ranked::cmp);
-    ranked.into_iter().take(count).map(|ranked| ranked.pod).collect()
+    ranked
+        .into_iter()
+        .take(count)
+        .map(|ranked| ranked.pod)
+        .collect()
 }
 
 struct Ranked<'a> {
@@ -62,10 +87,18 @@ impl<'a> Ranked<'a> {
                 "Unknown" => 1,
                 _ => 2,
             },
-            ready_ms: pod.ready_since().map(|since| time::parse_ms(since).unwrap_or(0)),
+            ready_ms: pod
+                .ready_since()
+                .map(|since| time::parse_ms(since).unwrap_or(0)),
             cost: pod.metadata.number(COST).unwrap_or(0),
             crowd: related.get(&pod.spec.node_name).copied().unwrap_or(0),
-            restarts: pod.status.container_statuses.iter().map(|c| c.restart_count).max().unwrap_or(0),
+            restarts: pod
+                .status
+                .container_statuses
+                .iter()
+                .map(|c| c.restart_count)
+                .max()
+                .unwrap_or(0),
             created_ms: time::parse_ms(&pod.metadata.creation_timestamp).unwrap_or(0),
         }
     }
@@ -90,7 +123,9 @@ impl<'a> Ranked<'a> {
 /// Times compared by the order of magnitude of their ages.
 fn magnitude(a: Option<u64>, b: Option<u64>) -> Ordering {
     let now = oarlock_sdk::host::now_ms();
-    let scale = |time: Option<u64>| time.map_or(0, |t| 64 - (now.saturating_sub(t) / 1_000).leading_zeros());
+    let scale = |time: Option<u64>| {
+        time.map_or(0, |t| 64 - (now.saturating_sub(t) / 1_000).leading_zeros())
+    };
     // The younger (larger time) counts as the greater.
     scale(b).cmp(&scale(a))
 }

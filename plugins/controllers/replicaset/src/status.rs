@@ -16,7 +16,12 @@ pub fn calculate(
 ) -> (ReplicaSetStatus, Option<u64>) {
     let template: Vec<(&str, &str)> = set.spec.template["metadata"]["labels"]
         .as_object()
-        .map(|labels| labels.iter().filter_map(|(k, v)| Some((k.as_str(), v.as_str()?))).collect())
+        .map(|labels| {
+            labels
+                .iter()
+                .filter_map(|(k, v)| Some((k.as_str(), v.as_str()?)))
+                .collect()
+        })
         .unwrap_or_default();
     let mut status = ReplicaSetStatus {
         replicas: active.len() as i64,
@@ -27,7 +32,9 @@ pub fn calculate(
     };
     let mut wait: Option<u64> = None;
     for pod in active {
-        let labelled = template.iter().all(|(k, v)| pod.metadata.labels.get(*k).is_some_and(|own| own == v));
+        let labelled = template
+            .iter()
+            .all(|(k, v)| pod.metadata.labels.get(*k).is_some_and(|own| own == v));
         status.fully_labeled_replicas += i64::from(labelled);
         if !pod.ready() {
             continue;
@@ -43,7 +50,13 @@ pub fn calculate(
         Some(failure) if condition(&status.conditions, "ReplicaFailure").is_none() => {
             let now = time::format_ms(now_ms);
             let message = failure.message.clone();
-            status.conditions.push(Condition::new("ReplicaFailure", "True", failure.reason, message, &now));
+            status.conditions.push(Condition::new(
+                "ReplicaFailure",
+                "True",
+                failure.reason,
+                message,
+                &now,
+            ));
         }
         Some(_) => {}
         None => status.conditions.retain(|c| c.kind != "ReplicaFailure"),
@@ -52,7 +65,8 @@ pub fn calculate(
 }
 
 pub fn patch(set: &ReplicaSet, new: &ReplicaSetStatus) -> Value {
-    let conditions = (!new.conditions.is_empty() || !set.status.conditions.is_empty()).then_some(&new.conditions);
+    let conditions = (!new.conditions.is_empty() || !set.status.conditions.is_empty())
+        .then_some(&new.conditions);
     let mut status = json!({
         "replicas": new.replicas,
         "fullyLabeledReplicas": new.fully_labeled_replicas,

@@ -1,3 +1,5 @@
+//! The controller against a cluster in memory.
+
 use oarlock_sdk::controller::testing::FakeCluster;
 
 use super::*;
@@ -34,7 +36,10 @@ fn ready(fake: &FakeCluster, name: &str, since: &str) {
 }
 
 fn names(fake: &FakeCluster) -> Vec<String> {
-    fake.all(PODS).iter().map(|p| p["metadata"]["name"].as_str().unwrap().to_owned()).collect()
+    fake.all(PODS)
+        .iter()
+        .map(|p| p["metadata"]["name"].as_str().unwrap().to_owned())
+        .collect()
 }
 
 fn settle(fake: &FakeCluster) {
@@ -48,12 +53,30 @@ fn makes_what_is_missing() {
     settle(&fake);
     let pods = fake.all(PODS);
     assert_eq!(pods.len(), 30);
-    assert_eq!(pods[0]["metadata"]["ownerReferences"][0]["controller"], true);
-    assert_eq!(pods[0]["metadata"]["ownerReferences"][0]["blockOwnerDeletion"], true);
-    assert!(pods[0]["metadata"]["name"].as_str().unwrap().starts_with("web-"));
+    assert_eq!(
+        pods[0]["metadata"]["ownerReferences"][0]["controller"],
+        true
+    );
+    assert_eq!(
+        pods[0]["metadata"]["ownerReferences"][0]["blockOwnerDeletion"],
+        true
+    );
+    assert!(
+        pods[0]["metadata"]["name"]
+            .as_str()
+            .unwrap()
+            .starts_with("web-")
+    );
     assert_eq!(pods[0]["metadata"]["labels"]["app"], "web");
     let status = &fake.at(REPLICA_SETS, "d", "web").unwrap()["status"];
-    assert_eq!((&status["replicas"], &status["fullyLabeledReplicas"], &status["readyReplicas"]), (&json!(30), &json!(30), &json!(0)));
+    assert_eq!(
+        (
+            &status["replicas"],
+            &status["fullyLabeledReplicas"],
+            &status["readyReplicas"]
+        ),
+        (&json!(30), &json!(30), &json!(0))
+    );
     assert!(fake.events()[0].starts_with("Normal SuccessfulCreate Created pod: web-"));
     assert_eq!(fake.events().len(), MAX_EVENTS);
 }
@@ -71,7 +94,10 @@ fn counts_ready_and_available() {
     let outcome = fake.reconcile(&ReplicaSetController, "d", "web");
     assert_eq!(outcome, Ok(Outcome::RequeueAfter(6_000)));
     let status = &fake.at(REPLICA_SETS, "d", "web").unwrap()["status"];
-    assert_eq!((&status["readyReplicas"], &status["availableReplicas"]), (&json!(2), &json!(1)));
+    assert_eq!(
+        (&status["readyReplicas"], &status["availableReplicas"]),
+        (&json!(2), &json!(1))
+    );
 }
 
 #[test]
@@ -82,10 +108,14 @@ fn removes_the_least_valuable_first() {
     let pods = names(&fake);
     ready(&fake, &pods[0], "2026-01-01T00:00:00Z");
     ready(&fake, &pods[2], "2026-01-01T00:00:58Z");
-    fake.change(PODS, "d", &pods[3], |pod| pod["spec"]["nodeName"] = json!("n1"));
+    fake.change(PODS, "d", &pods[3], |pod| {
+        pod["spec"]["nodeName"] = json!("n1")
+    });
     // pods[1] is not assigned, pods[3] is not ready, pods[2] is ready for less time.
     for (replicas, left) in [(3, vec![0, 2, 3]), (2, vec![0, 2]), (1, vec![0])] {
-        fake.change(REPLICA_SETS, "d", "web", |set| set["spec"]["replicas"] = json!(replicas));
+        fake.change(REPLICA_SETS, "d", "web", |set| {
+            set["spec"]["replicas"] = json!(replicas)
+        });
         settle(&fake);
         let expect: Vec<String> = left.iter().map(|i: &usize| pods[*i].clone()).collect();
         assert_eq!(names(&fake), expect);
@@ -110,40 +140,64 @@ fn deletion_order() {
     let check = |what: &str, keep: &dyn Fn(&mut Pod), go: &dyn Fn(&mut Pod)| {
         let pods = [pod("a", keep), pod("b", go)];
         let related = [("n".to_owned(), 1), ("crowded".to_owned(), 2)].into();
-        assert_eq!(rank::choose(&pods, 1, &related)[0].metadata.name, "b", "{what}");
+        assert_eq!(
+            rank::choose(&pods, 1, &related)[0].metadata.name,
+            "b",
+            "{what}"
+        );
     };
     check("assigned", &|_| {}, &|p| p.spec.node_name.clear());
     check("phase", &|_| {}, &|p| p.status.phase = "Pending".into());
     check("ready", &|_| {}, &|p| p.status.conditions.clear());
     check("cost", &|_| {}, &|p| {
-        p.metadata.annotations.insert("controller.kubernetes.io/pod-deletion-cost".into(), "-5".into());
+        p.metadata.annotations.insert(
+            "controller.kubernetes.io/pod-deletion-cost".into(),
+            "-5".into(),
+        );
     });
     check("crowd", &|_| {}, &|p| p.spec.node_name = "crowded".into());
     check("ready time", &|_| {}, &|p| {
         p.status.conditions[0].last_transition_time = Some("2026-01-01T00:00:58Z".into());
     });
-    check("age", &|_| {}, &|p| p.metadata.creation_timestamp = "2026-01-01T00:00:58Z".into());
+    check("age", &|_| {}, &|p| {
+        p.metadata.creation_timestamp = "2026-01-01T00:00:58Z".into()
+    });
 }
 
 #[test]
 fn takes_in_orphans_and_lets_strangers_go() {
     let fake = cluster();
-    fake.given(PODS, json!({"metadata": {"name": "orphan", "namespace": "d", "labels": {"app": "web"}}}));
+    fake.given(
+        PODS,
+        json!({"metadata": {"name": "orphan", "namespace": "d", "labels": {"app": "web"}}}),
+    );
     fake.given(REPLICA_SETS, set(2));
     settle(&fake);
     assert_eq!(fake.all(PODS).len(), 2);
     let orphan = fake.at(PODS, "d", "orphan").unwrap();
     assert_eq!(orphan["metadata"]["ownerReferences"][0]["name"], "web");
-    fake.change(PODS, "d", "orphan", |pod| pod["metadata"]["labels"] = json!({"app": "other"}));
+    fake.change(PODS, "d", "orphan", |pod| {
+        pod["metadata"]["labels"] = json!({"app": "other"})
+    });
     settle(&fake);
     assert_eq!(fake.all(PODS).len(), 3);
-    assert_eq!(fake.at(PODS, "d", "orphan").unwrap()["metadata"]["ownerReferences"], json!([]));
+    assert_eq!(
+        fake.at(PODS, "d", "orphan").unwrap()["metadata"]["ownerReferences"],
+        json!([])
+    );
     // An orphan that appears later finds its owner by its own key.
-    fake.given(PODS, json!({"metadata": {"name": "late", "namespace": "d", "labels": {"app": "web"}}}));
+    fake.given(
+        PODS,
+        json!({"metadata": {"name": "late", "namespace": "d", "labels": {"app": "web"}}}),
+    );
     let keys = ReplicaSetController.keys_of(2, &fake.at(PODS, "d", "late").unwrap(), false);
     assert_eq!(keys, [Key::new("d", "orphan/late")]);
-    fake.reconcile(&ReplicaSetController, "d", "orphan/late").unwrap();
-    assert_eq!(fake.at(PODS, "d", "late").unwrap()["metadata"]["ownerReferences"][0]["name"], "web");
+    fake.reconcile(&ReplicaSetController, "d", "orphan/late")
+        .unwrap();
+    assert_eq!(
+        fake.at(PODS, "d", "late").unwrap()["metadata"]["ownerReferences"][0]["name"],
+        "web"
+    );
 }
 
 #[test]
@@ -152,10 +206,17 @@ fn finished_and_terminating_pods_do_not_count() {
     fake.given(REPLICA_SETS, set(2));
     settle(&fake);
     let pods = names(&fake);
-    fake.change(PODS, "d", &pods[0], |pod| pod["status"] = json!({"phase": "Failed"}));
-    fake.change(PODS, "d", &pods[1], |pod| pod["metadata"]["deletionTimestamp"] = json!(NOW));
+    fake.change(PODS, "d", &pods[0], |pod| {
+        pod["status"] = json!({"phase": "Failed"})
+    });
+    fake.change(PODS, "d", &pods[1], |pod| {
+        pod["metadata"]["deletionTimestamp"] = json!(NOW)
+    });
     settle(&fake);
     assert_eq!(fake.all(PODS).len(), 4);
     let status = &fake.at(REPLICA_SETS, "d", "web").unwrap()["status"];
-    assert_eq!((&status["replicas"], &status["terminatingReplicas"]), (&json!(2), &json!(1)));
+    assert_eq!(
+        (&status["replicas"], &status["terminatingReplicas"]),
+        (&json!(2), &json!(1))
+    );
 }

@@ -1,6 +1,8 @@
 //! Gives each namespace the ConfigMap `kube-root-ca.crt` with the certificate by which clients know the API server.
 
-use oarlock_sdk::controller::{Cluster, Description, Error, Key, Mapping, Outcome, Permission, Reconciler, Watch};
+use oarlock_sdk::controller::{
+    Cluster, Description, Error, Key, Mapping, Outcome, Permission, Reconciler, Watch,
+};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -35,7 +37,9 @@ impl Reconciler for RootCaPublisher {
             "root-ca-certificate-publisher",
             vec![
                 Watch::of(NAMESPACES).relevant(&["/status/phase", "/metadata/deletionTimestamp"]),
-                Watch::of(MAPS).by(Mapping::Custom).relevant(&["/data", "/metadata/deletionTimestamp"]),
+                Watch::of(MAPS)
+                    .by(Mapping::Custom)
+                    .relevant(&["/data", "/metadata/deletionTimestamp"]),
             ],
             vec![
                 Permission::to("get list watch", "", "namespaces"),
@@ -48,7 +52,9 @@ impl Reconciler for RootCaPublisher {
     }
 
     fn reconcile(&self, cluster: &Cluster<'_>, key: &Key) -> Result<Outcome, Error> {
-        let Some(namespace) = cluster.get_as::<Value>(NAMESPACES, key)? else { return Ok(Outcome::Done) };
+        let Some(namespace) = cluster.get_as::<Value>(NAMESPACES, key)? else {
+            return Ok(Outcome::Done);
+        };
         if namespace.pointer("/metadata/deletionTimestamp").is_some() {
             return Ok(Outcome::Done);
         }
@@ -59,7 +65,12 @@ impl Reconciler for RootCaPublisher {
             // Keys that others put in go too.
             Some(map) => {
                 let mut patch = data;
-                for other in map["data"].as_object().into_iter().flat_map(|data| data.keys()).filter(|k| *k != "ca.crt") {
+                for other in map["data"]
+                    .as_object()
+                    .into_iter()
+                    .flat_map(|data| data.keys())
+                    .filter(|k| *k != "ca.crt")
+                {
                     patch[other] = Value::Null;
                 }
                 cluster.merge(MAPS, &at, &json!({ "data": patch }))
@@ -91,7 +102,8 @@ impl Reconciler for RootCaPublisher {
 
 /// The namespace began to end meanwhile.
 fn ends(error: &Error) -> bool {
-    error.is_not_found() || (error.code() == 403 && error.to_string().contains("because it is being terminated"))
+    error.is_not_found()
+        || (error.code() == 403 && error.to_string().contains("because it is being terminated"))
 }
 
 #[cfg(test)]
@@ -108,12 +120,28 @@ mod tests {
         let fake = FakeCluster::new();
         fake.given(NAMESPACES, json!({"metadata": {"name": "a"}}));
         fake.settle(&publisher, "", "a", 3);
-        assert_eq!(fake.at(MAPS, "a", NAME).unwrap()["data"], json!({"ca.crt": "PEM"}));
-        fake.change(MAPS, "a", NAME, |map| map["data"] = json!({"ca.crt": "other", "more": "x"}));
+        assert_eq!(
+            fake.at(MAPS, "a", NAME).unwrap()["data"],
+            json!({"ca.crt": "PEM"})
+        );
+        fake.change(MAPS, "a", NAME, |map| {
+            map["data"] = json!({"ca.crt": "other", "more": "x"})
+        });
         let map = fake.at(MAPS, "a", NAME).unwrap();
         assert_eq!(publisher.keys_of(1, &map, false), [Key::new("", "a")]);
         fake.settle(&publisher, "", "a", 3);
-        assert_eq!(fake.at(MAPS, "a", NAME).unwrap()["data"], json!({"ca.crt": "PEM"}));
-        assert!(publisher.keys_of(1, &json!({"metadata": {"name": "x", "namespace": "a"}}), false).is_empty());
+        assert_eq!(
+            fake.at(MAPS, "a", NAME).unwrap()["data"],
+            json!({"ca.crt": "PEM"})
+        );
+        assert!(
+            publisher
+                .keys_of(
+                    1,
+                    &json!({"metadata": {"name": "x", "namespace": "a"}}),
+                    false
+                )
+                .is_empty()
+        );
     }
 }

@@ -1,6 +1,8 @@
 //! Gives each namespace its `default` ServiceAccount, and gives it back when it is deleted.
 
-use oarlock_sdk::controller::{Cluster, Description, Error, Key, Mapping, Outcome, Permission, Reconciler, Watch};
+use oarlock_sdk::controller::{
+    Cluster, Description, Error, Key, Mapping, Outcome, Permission, Reconciler, Watch,
+};
 use serde_json::{Value, json};
 
 const NAMESPACES: &str = "v1/namespaces";
@@ -18,7 +20,9 @@ impl Reconciler for ServiceAccountController {
             "service-account-controller",
             vec![
                 Watch::of(NAMESPACES).relevant(&["/status/phase", "/metadata/deletionTimestamp"]),
-                Watch::of(ACCOUNTS).by(Mapping::NamespaceOf).relevant(&["/metadata/deletionTimestamp"]),
+                Watch::of(ACCOUNTS)
+                    .by(Mapping::NamespaceOf)
+                    .relevant(&["/metadata/deletionTimestamp"]),
             ],
             vec![
                 Permission::to("get list watch", "", "namespaces"),
@@ -28,9 +32,15 @@ impl Reconciler for ServiceAccountController {
     }
 
     fn reconcile(&self, cluster: &Cluster<'_>, key: &Key) -> Result<Outcome, Error> {
-        let Some(namespace) = cluster.get_as::<Value>(NAMESPACES, key)? else { return Ok(Outcome::Done) };
+        let Some(namespace) = cluster.get_as::<Value>(NAMESPACES, key)? else {
+            return Ok(Outcome::Done);
+        };
         let terminating = namespace.pointer("/metadata/deletionTimestamp").is_some();
-        if terminating || cluster.get_as::<Value>(ACCOUNTS, &Key::new(&key.name, NAME))?.is_some() {
+        if terminating
+            || cluster
+                .get_as::<Value>(ACCOUNTS, &Key::new(&key.name, NAME))?
+                .is_some()
+        {
             return Ok(Outcome::Done);
         }
         let account = json!({
@@ -45,7 +55,8 @@ impl Reconciler for ServiceAccountController {
 
 /// The namespace began to end meanwhile.
 fn ends(error: &Error) -> bool {
-    error.is_not_found() || (error.code() == 403 && error.to_string().contains("because it is being terminated"))
+    error.is_not_found()
+        || (error.code() == 403 && error.to_string().contains("because it is being terminated"))
 }
 
 #[cfg(test)]
@@ -63,7 +74,10 @@ mod tests {
         fake.remove(ACCOUNTS, "a", NAME);
         fake.settle(&ServiceAccountController, "", "a", 3);
         assert!(fake.at(ACCOUNTS, "a", NAME).is_some());
-        fake.given(NAMESPACES, json!({"metadata": {"name": "b", "deletionTimestamp": "2026-01-01T00:00:00Z"}}));
+        fake.given(
+            NAMESPACES,
+            json!({"metadata": {"name": "b", "deletionTimestamp": "2026-01-01T00:00:00Z"}}),
+        );
         fake.settle(&ServiceAccountController, "", "b", 3);
         fake.settle(&ServiceAccountController, "", "absent", 3);
         assert_eq!(fake.all(ACCOUNTS).len(), 1);
