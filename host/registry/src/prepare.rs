@@ -166,7 +166,8 @@ pub fn validate(target: &Target, object: &Value, old: Option<&Value>) -> Vec<Cau
         return theirs;
     }
     let mut causes = metadata::check(object, old);
-    causes.retain(|cause| !theirs.contains(cause));
+    // Where the kind speaks of a field, it speaks for both.
+    causes.retain(|cause| !theirs.iter().any(|c| c.field == cause.field));
     causes.extend(theirs);
     causes
 }
