@@ -65,6 +65,8 @@ pub struct Query {
     /// Slots left out since no plugin named them: by member.
     left_out: Vec<Option<u8>>,
     ranking: Ranking,
+    /// Whether it was ever refreshed, and up to which stamp.
+    is_filled: bool,
     cursor: u64,
     why: HashMap<(u8, u32), Verdict>,
     /// Slots whose answers were asked for, for metrics and tests.
@@ -178,7 +180,7 @@ impl Query {
         if self.refused.is_some() {
             return Ok(());
         }
-        let is_fresh = self.cursor == 0;
+        let is_fresh = !std::mem::replace(&mut self.is_filled, true);
         let slots = snapshot.slots();
         if self.codes.len() < slots {
             self.codes.resize(slots, (0, NO_NODE));
@@ -207,7 +209,7 @@ impl Query {
         } else {
             snapshot.changed_since(self.cursor, |change| dirty.push(change.slot));
         }
-        self.cursor = snapshot.stamp().max(1);
+        self.cursor = snapshot.stamp();
         if dirty.is_empty() && !score_all {
             return Ok(());
         }

@@ -6,7 +6,8 @@ use default_scheduler::plugins as p;
 use oarlock_scheduler::PlacementEngine;
 use oarlock_wasm::Error;
 use oarlock_wasm::scheduler::{
-    Candidates, Change, Events, Interest, NodeSet, Normalization, Opened, PluginInfo, Points, Scope, Source, Verdict,
+    Candidates, Change, Events, Interest, NodeSet, Normalization, Opened, PluginInfo, Points,
+    Scope, Source, Verdict,
 };
 
 pub struct NativeEngine {
@@ -16,7 +17,10 @@ pub struct NativeEngine {
 
 impl NativeEngine {
     pub fn new() -> Self {
-        Self { bundle: Bundle::new(), plugins: plugins() }
+        Self {
+            bundle: Bundle::new(),
+            plugins: plugins(),
+        }
     }
 }
 
@@ -35,11 +39,19 @@ fn plugins() -> Vec<PluginInfo> {
                     | flag(d.pre_score, Points::PRE_SCORE)
                     | flag(d.score, Points::SCORE),
                 filter_scope: Scope::NodeLocal,
-                score_scope: if d.score_by_node_objects { Scope::NodeObjects } else { Scope::NodeLocal },
+                score_scope: if d.score_by_node_objects {
+                    Scope::NodeObjects
+                } else {
+                    Scope::NodeLocal
+                },
                 normalization: match d.normalization {
                     default_scheduler::describe::Normalization::None => Normalization::None,
-                    default_scheduler::describe::Normalization::ByMaximum => Normalization::ByMaximum,
-                    default_scheduler::describe::Normalization::ByMaximumReversed => Normalization::ByMaximumReversed,
+                    default_scheduler::describe::Normalization::ByMaximum => {
+                        Normalization::ByMaximum
+                    }
+                    default_scheduler::describe::Normalization::ByMaximumReversed => {
+                        Normalization::ByMaximumReversed
+                    }
                 },
                 default_weight: d.weight,
                 wakes_on: wakes(d.wakes.node_add, Events::NODE_ADD)
@@ -61,7 +73,11 @@ fn nodes(set: &NodeSet) -> api::Nodes<'_> {
 }
 
 fn verdict(v: api::Verdict) -> Verdict {
-    Verdict { plugin: v.plugin, unresolvable: v.unresolvable, reasons: v.reasons }
+    Verdict {
+        plugin: v.plugin,
+        unresolvable: v.unresolvable,
+        reasons: v.reasons,
+    }
 }
 
 impl PlacementEngine for NativeEngine {
@@ -72,10 +88,19 @@ impl PlacementEngine for NativeEngine {
         Ok(self.bundle.configure(plugin, args))
     }
     fn interests(&mut self) -> Result<Vec<Interest>, Error> {
-        let pointers = default_scheduler::describe::NODE_POINTERS.iter().map(|p| (*p).to_owned()).collect();
+        let pointers = default_scheduler::describe::NODE_POINTERS
+            .iter()
+            .map(|p| (*p).to_owned())
+            .collect();
         Ok(vec![
-            Interest { source: Source::Nodes, pointers },
-            Interest { source: Source::Usage, pointers: Vec::new() },
+            Interest {
+                source: Source::Nodes,
+                pointers,
+            },
+            Interest {
+                source: Source::Usage,
+                pointers: Vec::new(),
+            },
         ])
     }
     fn apply(&mut self, changes: &[Change]) -> Result<(), Error> {
@@ -92,9 +117,17 @@ impl PlacementEngine for NativeEngine {
                         ephemeral_storage: u.ephemeral_storage,
                         nonzero_cpu_milli: u.nonzero_cpu_milli,
                         nonzero_memory: u.nonzero_memory,
-                        others: u.others.iter().map(|a| (a.resource.clone(), a.value)).collect(),
+                        others: u
+                            .others
+                            .iter()
+                            .map(|a| (a.resource.clone(), a.value))
+                            .collect(),
                         ports: ports
-                            .map(|p| api::HostPort { ip: p.ip.clone(), protocol: p.protocol.clone(), port: p.port })
+                            .map(|p| api::HostPort {
+                                ip: p.ip.clone(),
+                                protocol: p.protocol.clone(),
+                                port: p.port,
+                            })
                             .collect(),
                     };
                     self.bundle.set_usage(u.id, usage);
@@ -105,12 +138,18 @@ impl PlacementEngine for NativeEngine {
         Ok(())
     }
     fn open(&mut self, pod: &str, plugins: &[u32]) -> Result<Result<Opened, Verdict>, Error> {
-        Ok(self.bundle.open(pod, plugins).map_err(verdict).map(|o| Opened {
-            query: o.query,
-            filters: o.filters,
-            scores: o.scores,
-            candidates: o.candidates.map(|(nodes, plugins)| Candidates { nodes, plugins }),
-        }))
+        Ok(self
+            .bundle
+            .open(pod, plugins)
+            .map_err(verdict)
+            .map(|o| Opened {
+                query: o.query,
+                filters: o.filters,
+                scores: o.scores,
+                candidates: o
+                    .candidates
+                    .map(|(nodes, plugins)| Candidates { nodes, plugins }),
+            }))
     }
     fn filter(&mut self, opened: &Opened, set: &NodeSet) -> Result<Vec<u32>, Error> {
         Ok(self.bundle.filter(opened.query, nodes(set)))
@@ -122,7 +161,12 @@ impl PlacementEngine for NativeEngine {
         Ok(verdict(self.bundle.why(query, code)))
     }
     fn explain(&mut self, query: u32, node: u32) -> Result<Vec<Verdict>, Error> {
-        Ok(self.bundle.explain(query, node).into_iter().map(verdict).collect())
+        Ok(self
+            .bundle
+            .explain(query, node)
+            .into_iter()
+            .map(verdict)
+            .collect())
     }
     fn close(&mut self, query: u32) -> Result<(), Error> {
         self.bundle.close(query);
