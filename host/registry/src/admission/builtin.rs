@@ -371,7 +371,9 @@ impl Admission for DefaultTolerationSeconds {
     }
 
     fn handles(&self, target: &Target, operation: Operation) -> bool {
-        creates(target, operation, "Pod")
+        matches!(operation, Operation::Create | Operation::Update)
+            && target.subresource.is_empty()
+            && strategy::is(&target.row, "", "Pod")
     }
 
     async fn mutate(
