@@ -20,6 +20,7 @@ const SWEEP: &str = "sweep/";
 const GONE: &str = "gone/";
 const SWEEP_MS: u64 = 20_000;
 
+#[derive(Default)]
 pub struct PodGarbageCollector {
     config: Config,
 }
@@ -38,14 +39,6 @@ impl Default for Config {
         Self {
             terminated_pod_threshold: 12_500,
             quarantine_seconds: 40,
-        }
-    }
-}
-
-impl Default for PodGarbageCollector {
-    fn default() -> Self {
-        Self {
-            config: Config::default(),
         }
     }
 }
@@ -138,10 +131,8 @@ impl PodGarbageCollector {
         {
             return Ok(Outcome::Done);
         }
-        let marks = Key::new("", node);
-        // The host asks again; whether the quarantine is over is told by the youngest state that we know: none is kept, so
-        // the pods themselves carry the mark.
-        let left = self.quarantine(cluster, &marks, &pods)?;
+        // No state is kept here: the pods themselves carry the mark that says since when.
+        let left = self.quarantine(cluster, &pods)?;
         if left > 0 {
             return Ok(Outcome::RequeueAfter(left));
         }
@@ -158,7 +149,7 @@ impl PodGarbageCollector {
     }
 
     /// Milliseconds until the quarantine is over. It begins with the DisruptionTarget condition on the node's pods.
-    fn quarantine(&self, cluster: &Cluster<'_>, _: &Key, pods: &[Pod]) -> Result<u64, Error> {
+    fn quarantine(&self, cluster: &Cluster<'_>, pods: &[Pod]) -> Result<u64, Error> {
         let mut began = None;
         for pod in pods {
             let Some(whole) = cluster.get_as::<Pod>(PODS, &pod.metadata.key())? else {

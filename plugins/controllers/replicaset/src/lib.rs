@@ -28,11 +28,12 @@ const ORPHAN: &str = "orphan/";
 /// Events of one kind in one step.
 const MAX_EVENTS: usize = 25;
 /// What is needed of a pod.
-const POD_PARTS: [&str; 9] = [
+const POD_PARTS: [&str; 10] = [
     "/metadata/name",
     "/metadata/namespace",
     "/metadata/uid",
     "/metadata/labels",
+    "/metadata/annotations/controller.kubernetes.io~1pod-deletion-cost",
     "/metadata/creationTimestamp",
     "/metadata/deletionTimestamp",
     "/spec/nodeName",
@@ -225,7 +226,9 @@ fn delete(
     surplus: usize,
 ) -> Result<Option<Failure>, Error> {
     let related = rank::related(cluster, set, active)?;
-    let doomed = rank::choose(active, surplus.min(BURST), &related);
+    let mut active = active.to_vec();
+    rank::learn_restarts(cluster, set, &mut active, surplus)?;
+    let doomed = rank::choose(&active, surplus.min(BURST), &related);
     let keys: Vec<Key> = doomed.iter().map(|pod| pod.metadata.key()).collect();
     let results = cluster
         .raw()

@@ -51,6 +51,31 @@ pub fn related(
     Ok(counts)
 }
 
+/// How often containers were restarted: asked for only when there is a choice, since it is the bulk of a status.
+pub fn learn_restarts(
+    cluster: &Cluster<'_>,
+    set: &ReplicaSet,
+    active: &mut [Pod],
+    surplus: usize,
+) -> Result<(), Error> {
+    if surplus >= active.len() {
+        return Ok(());
+    }
+    let query = Query::namespace(&set.metadata.namespace).owned_by(&set.metadata.uid);
+    let parts = ["/metadata/name", "/status/containerStatuses"];
+    let pods: Vec<Pod> = cluster.list_as(PODS, &query.parts(&parts))?;
+    let mut statuses: BTreeMap<String, Pod> = pods
+        .into_iter()
+        .map(|pod| (pod.metadata.name.clone(), pod))
+        .collect();
+    for pod in active {
+        if let Some(found) = statuses.remove(&pod.metadata.name) {
+            pod.status.container_statuses = found.status.container_statuses;
+        }
+    }
+    Ok(())
+}
+
 /// The `count` pods that go.
 pub fn choose<'a>(
     active: &'a [Pod],

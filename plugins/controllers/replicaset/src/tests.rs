@@ -111,6 +111,10 @@ fn removes_the_least_valuable_first() {
     fake.change(PODS, "d", &pods[3], |pod| {
         pod["spec"]["nodeName"] = json!("n1")
     });
+    fake.change(PODS, "d", &pods[0], |pod| {
+        pod["metadata"]["annotations"] = json!({"controller.kubernetes.io/pod-deletion-cost": "5"});
+        pod["status"]["containerStatuses"] = json!([{"restartCount": 9}]);
+    });
     // pods[1] is not assigned, pods[3] is not ready, pods[2] is ready for less time.
     for (replicas, left) in [(3, vec![0, 2, 3]), (2, vec![0, 2]), (1, vec![0])] {
         fake.change(REPLICA_SETS, "d", "web", |set| {
