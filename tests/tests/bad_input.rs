@@ -51,7 +51,7 @@ async fn bodies_names_and_selectors() {
         (Method::POST, CONFIG_MAPS.to_owned(), content_type, body)
     };
     let get = |path: &str| (Method::GET, path.to_owned(), JSON, Bytes::new());
-    let long = "a".repeat(70_000);
+    let long = "a".repeat(20_000);
     let cases = [
         (
             post(JSON, Bytes::from_static(b"{\"kind\":")),

@@ -9,7 +9,10 @@ fn str_at<'a>(object: &'a Value, field: &str) -> Option<&'a str> {
 }
 
 pub fn api_version(object: &Value) -> &str {
-    object.get("apiVersion").and_then(Value::as_str).unwrap_or("")
+    object
+        .get("apiVersion")
+        .and_then(Value::as_str)
+        .unwrap_or("")
 }
 
 pub fn kind(object: &Value) -> &str {
@@ -38,7 +41,10 @@ pub fn resource_version(object: &Value) -> &str {
 
 /// `metadata.generation`, 0 if absent.
 pub fn generation(object: &Value) -> i64 {
-    object.pointer("/metadata/generation").and_then(Value::as_i64).unwrap_or(0)
+    object
+        .pointer("/metadata/generation")
+        .and_then(Value::as_i64)
+        .unwrap_or(0)
 }
 
 pub fn deletion_timestamp(object: &Value) -> Option<&str> {
@@ -90,8 +96,14 @@ pub fn as_map_mut(value: &mut Value) -> &mut Map<String, Value> {
 }
 
 /// The map below `field`, made if it is absent or not a map.
-pub fn child_map_mut<'a>(map: &'a mut Map<String, Value>, field: &str) -> &'a mut Map<String, Value> {
-    as_map_mut(map.entry(field).or_insert_with(|| Value::Object(Map::new())))
+pub fn child_map_mut<'a>(
+    map: &'a mut Map<String, Value>,
+    field: &str,
+) -> &'a mut Map<String, Value> {
+    as_map_mut(
+        map.entry(field)
+            .or_insert_with(|| Value::Object(Map::new())),
+    )
 }
 
 /// Sets `metadata.FIELD` to a text.
@@ -128,11 +140,17 @@ pub fn owner_references(object: &Value) -> Vec<OwnerReference> {
     object
         .pointer("/metadata/ownerReferences")
         .and_then(Value::as_array)
-        .map(|list| list.iter().filter_map(|r| OwnerReference::deserialize(r).ok()).collect())
+        .map(|list| {
+            list.iter()
+                .filter_map(|r| OwnerReference::deserialize(r).ok())
+                .collect()
+        })
         .unwrap_or_default()
 }
 
 /// The owner reference with `controller: true`.
 pub fn controller_of(object: &Value) -> Option<OwnerReference> {
-    owner_references(object).into_iter().find(|r| r.controller == Some(true))
+    owner_references(object)
+        .into_iter()
+        .find(|r| r.controller == Some(true))
 }

@@ -33,16 +33,24 @@ pub struct Quantity {
 
 /// Upstream's text for any text that is not a quantity.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'")]
+#[error(
+    "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'"
+)]
 pub struct ParseQuantityError;
 
 impl Quantity {
     pub fn from_units(units: i64) -> Self {
-        Self { nanos: i128::from(units) * NANO, format: Format::DecimalSi }
+        Self {
+            nanos: i128::from(units) * NANO,
+            format: Format::DecimalSi,
+        }
     }
 
     pub fn from_milli(milli: i64) -> Self {
-        Self { nanos: i128::from(milli) * (NANO / 1000), format: Format::DecimalSi }
+        Self {
+            nanos: i128::from(milli) * (NANO / 1000),
+            format: Format::DecimalSi,
+        }
     }
 
     pub fn with_format(self, format: Format) -> Self {
@@ -56,7 +64,11 @@ impl Quantity {
     /// Whole units, rounded up (away from zero). A sum beyond the range of `i64` wraps around, as upstream's does.
     pub fn value(self) -> i64 {
         let quotient = self.nanos / NANO;
-        let value = if self.nanos % NANO == 0 { quotient } else { quotient + self.nanos.signum() };
+        let value = if self.nanos % NANO == 0 {
+            quotient
+        } else {
+            quotient + self.nanos.signum()
+        };
         value as i64
     }
 
@@ -82,19 +94,40 @@ impl Quantity {
     pub fn rounded_to_milli(self) -> Self {
         let step = NANO / 1000;
         let rest = self.nanos % step;
-        let nanos = if rest == 0 { self.nanos } else { self.nanos - rest + step * self.nanos.signum() };
-        Self { nanos, format: self.format }
+        let nanos = if rest == 0 {
+            self.nanos
+        } else {
+            self.nanos - rest + step * self.nanos.signum()
+        };
+        Self {
+            nanos,
+            format: self.format,
+        }
     }
 
     /// Sum, in the format of `self` (of `other` if `self` is zero).
     pub fn plus(self, other: Self) -> Self {
-        let format = if self.nanos == 0 { other.format } else { self.format };
-        Self { nanos: self.nanos.saturating_add(other.nanos), format }
+        let format = if self.nanos == 0 {
+            other.format
+        } else {
+            self.format
+        };
+        Self {
+            nanos: self.nanos.saturating_add(other.nanos),
+            format,
+        }
     }
 
     pub fn minus(self, other: Self) -> Self {
-        let format = if self.nanos == 0 { other.format } else { self.format };
-        Self { nanos: self.nanos.saturating_sub(other.nanos), format }
+        let format = if self.nanos == 0 {
+            other.format
+        } else {
+            self.format
+        };
+        Self {
+            nanos: self.nanos.saturating_sub(other.nanos),
+            format,
+        }
     }
 
     /// From JSON: a string in any legal spelling, or a number.
@@ -110,7 +143,11 @@ impl Quantity {
 fn div_away(nanos: i128, unit: i128) -> i64 {
     let quotient = nanos / unit;
     let exact = nanos % unit == 0;
-    let value = if exact { quotient } else { quotient + nanos.signum() };
+    let value = if exact {
+        quotient
+    } else {
+        quotient + nanos.signum()
+    };
     value.clamp(i128::from(i64::MIN), i128::from(i64::MAX)) as i64
 }
 
@@ -175,16 +212,25 @@ impl FromStr for Quantity {
             Some(_) => (false, text),
             None => return Err(ParseQuantityError),
         };
-        let number_end = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
+        let number_end = rest
+            .find(|c: char| !c.is_ascii_digit() && c != '.')
+            .unwrap_or(rest.len());
         let (number, suffix) = rest.split_at(number_end);
         let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
         if fraction.contains('.') || (whole.is_empty() && fraction.is_empty()) {
             return Err(ParseQuantityError);
         }
         let (scale, format) = scale(suffix).ok_or(ParseQuantityError)?;
-        let magnitude = magnitude(whole.trim_start_matches('0'), fraction.trim_end_matches('0'), &scale);
+        let magnitude = magnitude(
+            whole.trim_start_matches('0'),
+            fraction.trim_end_matches('0'),
+            &scale,
+        );
         let nanos = magnitude.min(MAX);
-        Ok(Self { nanos: if negative { -nanos } else { nanos }, format })
+        Ok(Self {
+            nanos: if negative { -nanos } else { nanos },
+            format,
+        })
     }
 }
 
@@ -263,7 +309,11 @@ impl fmt::Display for Quantity {
                 units /= 1024;
                 power += 1;
             }
-            return write!(f, "{units}{}", ["", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"][power]);
+            return write!(
+                f,
+                "{units}{}",
+                ["", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"][power]
+            );
         }
         let mut mantissa = self.nanos;
         let mut exponent = -9i32;
@@ -272,9 +322,14 @@ impl fmt::Display for Quantity {
             exponent += 3;
         }
         if self.format == Format::DecimalExponent {
-            return if exponent == 0 { write!(f, "{mantissa}") } else { write!(f, "{mantissa}e{exponent}") };
+            return if exponent == 0 {
+                write!(f, "{mantissa}")
+            } else {
+                write!(f, "{mantissa}e{exponent}")
+            };
         }
-        let suffix = ["n", "u", "m", "", "k", "M", "G", "T", "P", "E"][((exponent + 9) / 3) as usize];
+        let suffix =
+            ["n", "u", "m", "", "k", "M", "G", "T", "P", "E"][((exponent + 9) / 3) as usize];
         write!(f, "{mantissa}{suffix}")
     }
 }
@@ -328,7 +383,9 @@ mod tests {
 
     #[test]
     fn refused() {
-        for text in ["", "a", "1x", "1..2", "--1", "1ki", "1 Gi", ".", "1e", "1mi"] {
+        for text in [
+            "", "a", "1x", "1..2", "--1", "1ki", "1 Gi", ".", "1e", "1mi",
+        ] {
             assert!(text.parse::<Quantity>().is_err(), "{text}");
         }
     }

@@ -59,7 +59,9 @@ impl LabelSelector {
     /// Parses `a=b,c!=d,e in (x,y),f notin (z),!g,h,i>1,j<2`.
     pub fn parse(text: &str) -> Result<Self, SelectorError> {
         if text.len() > MAX_SELECTOR_BYTES {
-            return Err(SelectorError(format!("selector is longer than {MAX_SELECTOR_BYTES} bytes")));
+            return Err(SelectorError(format!(
+                "selector is longer than {MAX_SELECTOR_BYTES} bytes"
+            )));
         }
         let mut requirements = Vec::new();
         for part in split_outside_parentheses(text) {
@@ -68,7 +70,9 @@ impl LabelSelector {
                 if text.trim().is_empty() {
                     continue;
                 }
-                return Err(SelectorError("found ',', expected: !, identifier, or 'end of string'".to_owned()));
+                return Err(SelectorError(
+                    "found ',', expected: !, identifier, or 'end of string'".to_owned(),
+                ));
             }
             requirements.push(parse_requirement(part)?);
         }
@@ -78,14 +82,18 @@ impl LabelSelector {
 
     /// From a `meta/v1.LabelSelector` (`matchLabels`, `matchExpressions`). An empty one matches everything.
     pub fn from_object(object: &Value) -> Result<Self, SelectorError> {
-        let spec = LabelSelectorSpec::deserialize(object).map_err(|e| SelectorError(e.to_string()))?;
+        let spec =
+            LabelSelectorSpec::deserialize(object).map_err(|e| SelectorError(e.to_string()))?;
         let mut requirements: Vec<Requirement> = spec
             .match_labels
             .unwrap_or_default()
             .into_iter()
             .filter_map(|(key, value)| {
                 let value = value.as_str()?.to_owned();
-                Some(Requirement { key, operator: Operator::In(vec![value]) })
+                Some(Requirement {
+                    key,
+                    operator: Operator::In(vec![value]),
+                })
             })
             .collect();
         for expression in spec.match_expressions.unwrap_or_default() {
@@ -95,9 +103,16 @@ impl LabelSelector {
                 "NotIn" => Operator::NotIn(values),
                 "Exists" => Operator::Exists,
                 "DoesNotExist" => Operator::DoesNotExist,
-                other => return Err(SelectorError(format!("{other:?} is not a valid label selector operator"))),
+                other => {
+                    return Err(SelectorError(format!(
+                        "{other:?} is not a valid label selector operator"
+                    )));
+                }
             };
-            requirements.push(Requirement { key: expression.key, operator });
+            requirements.push(Requirement {
+                key: expression.key,
+                operator,
+            });
         }
         Ok(Self { requirements })
     }
@@ -107,7 +122,10 @@ impl LabelSelector {
         let requirements = labels
             .iter()
             .filter_map(|(key, value)| {
-                Some(Requirement { key: key.clone(), operator: Operator::In(vec![value.as_str()?.to_owned()]) })
+                Some(Requirement {
+                    key: key.clone(),
+                    operator: Operator::In(vec![value.as_str()?.to_owned()]),
+                })
             })
             .collect();
         Self { requirements }
@@ -155,11 +173,18 @@ fn split_outside_parentheses(text: &str) -> Vec<&str> {
 }
 
 fn parse_requirement(part: &str) -> Result<Requirement, SelectorError> {
-    let bad = || SelectorError(format!("unable to parse requirement: {part:?} is not a valid selector requirement"));
+    let bad = || {
+        SelectorError(format!(
+            "unable to parse requirement: {part:?} is not a valid selector requirement"
+        ))
+    };
     let make = |key: &str, operator| {
         let key = key.trim();
         check_key(key)?;
-        Ok(Requirement { key: key.to_owned(), operator })
+        Ok(Requirement {
+            key: key.to_owned(),
+            operator,
+        })
     };
     let single = |value: &str| -> Result<Vec<String>, SelectorError> {
         let value = value.trim();
@@ -170,7 +195,10 @@ fn parse_requirement(part: &str) -> Result<Requirement, SelectorError> {
         return make(key, Operator::DoesNotExist);
     }
     if let Some(open) = part.find('(') {
-        let list = part[open + 1..].trim_end().strip_suffix(')').ok_or_else(bad)?;
+        let list = part[open + 1..]
+            .trim_end()
+            .strip_suffix(')')
+            .ok_or_else(bad)?;
         let mut words = part[..open].split_whitespace();
         let (key, word) = (words.next().ok_or_else(bad)?, words.next().ok_or_else(bad)?);
         if words.next().is_some() {
@@ -190,12 +218,22 @@ fn parse_requirement(part: &str) -> Result<Requirement, SelectorError> {
         return make(key, Operator::NotIn(single(value)?));
     }
     if let Some((key, value)) = part.split_once('=') {
-        return make(key, Operator::In(single(value.strip_prefix('=').unwrap_or(value))?));
+        return make(
+            key,
+            Operator::In(single(value.strip_prefix('=').unwrap_or(value))?),
+        );
     }
     for (sign, more) in [('>', true), ('<', false)] {
         if let Some((key, value)) = part.split_once(sign) {
             let bound = value.trim().parse().map_err(|_| bad())?;
-            return make(key, if more { Operator::GreaterThan(bound) } else { Operator::LessThan(bound) });
+            return make(
+                key,
+                if more {
+                    Operator::GreaterThan(bound)
+                } else {
+                    Operator::LessThan(bound)
+                },
+            );
         }
     }
     make(part, Operator::Exists)
@@ -228,7 +266,9 @@ fn check_value(value: &str) -> Result<(), SelectorError> {
 pub fn is_label_value(value: &str) -> bool {
     let bytes = value.as_bytes();
     bytes.len() <= 63
-        && bytes.iter().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(b))
+        && bytes
+            .iter()
+            .all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(b))
         && bytes.first().is_none_or(u8::is_ascii_alphanumeric)
         && bytes.last().is_none_or(u8::is_ascii_alphanumeric)
 }
@@ -288,34 +328,53 @@ impl FieldSelector {
     /// `\,`, `\=` and `\\` escape, as upstream has it.
     pub fn parse(text: &str) -> Result<Self, SelectorError> {
         if text.len() > MAX_SELECTOR_BYTES {
-            return Err(SelectorError(format!("selector is longer than {MAX_SELECTOR_BYTES} bytes")));
+            return Err(SelectorError(format!(
+                "selector is longer than {MAX_SELECTOR_BYTES} bytes"
+            )));
         }
         let mut requirements = Vec::new();
         for term in split_unescaped(text, ',') {
             if term.is_empty() {
                 continue;
             }
-            let bad = || SelectorError(format!("invalid selector: '{text}'; can't understand '{term}'"));
+            let bad = || {
+                SelectorError(format!(
+                    "invalid selector: '{text}'; can't understand '{term}'"
+                ))
+            };
             let at = find_unescaped(term, '=').ok_or_else(bad)?;
             let (field, value) = (&term[..at], &term[at + 1..]);
             let (field, equal) = match field.strip_suffix('!') {
                 Some(field) => (field, false),
                 None => (field, true),
             };
-            let value = if equal { value.strip_prefix('=').unwrap_or(value) } else { value };
-            requirements.push(FieldRequirement { field: field.to_owned(), value: unescape(value)?, equal });
+            let value = if equal {
+                value.strip_prefix('=').unwrap_or(value)
+            } else {
+                value
+            };
+            requirements.push(FieldRequirement {
+                field: field.to_owned(),
+                value: unescape(value)?,
+                equal,
+            });
         }
         Ok(Self { requirements })
     }
 
     /// `field` gives a field's text; an absent field is the empty text.
     pub fn matches_with<'a>(&self, field: impl Fn(&str) -> &'a str) -> bool {
-        self.requirements.iter().all(|r| (field(&r.field) == r.value) == r.equal)
+        self.requirements
+            .iter()
+            .all(|r| (field(&r.field) == r.value) == r.equal)
     }
 
     /// The value demanded of a field by an equality, if there is one.
     pub fn exact(&self, field: &str) -> Option<&str> {
-        self.requirements.iter().find(|r| r.equal && r.field == field).map(|r| r.value.as_str())
+        self.requirements
+            .iter()
+            .find(|r| r.equal && r.field == field)
+            .map(|r| r.value.as_str())
     }
 }
 
@@ -350,10 +409,16 @@ fn unescape(text: &str) -> Result<String, SelectorError> {
         match c {
             '\\' => match chars.next() {
                 Some(next @ ('\\' | ',' | '=')) => out.push(next),
-                _ => return Err(SelectorError(format!("invalid field selector: invalid escape sequence: {text}"))),
+                _ => {
+                    return Err(SelectorError(format!(
+                        "invalid field selector: invalid escape sequence: {text}"
+                    )));
+                }
             },
             ',' | '=' => {
-                return Err(SelectorError(format!("invalid field selector: unescaped character in value: {c}")));
+                return Err(SelectorError(format!(
+                    "invalid field selector: unescaped character in value: {c}"
+                )));
             }
             c => out.push(c),
         }
@@ -384,7 +449,16 @@ mod tests {
         check("tier>2,tier<4", true);
         check("tier>3", false);
         check("app=", false);
-        for text in ["a b", "=x", "app in web", "app in (a", "a=b=c", ",", "-a=b", "a=b,"] {
+        for text in [
+            "a b",
+            "=x",
+            "app in web",
+            "app in (a",
+            "a=b=c",
+            ",",
+            "-a=b",
+            "a=b,",
+        ] {
             assert!(LabelSelector::parse(text).is_err(), "{text}");
         }
     }
@@ -393,17 +467,30 @@ mod tests {
     fn label_objects() {
         let labels = json!({"app": "web"});
         let check = |object: Value, expect: bool| {
-            assert_eq!(LabelSelector::from_object(&object).unwrap().matches(labels.as_object()), expect, "{object}");
+            assert_eq!(
+                LabelSelector::from_object(&object)
+                    .unwrap()
+                    .matches(labels.as_object()),
+                expect,
+                "{object}"
+            );
         };
         check(json!({}), true);
         check(json!({"matchLabels": {"app": "web"}}), true);
-        check(json!({"matchExpressions": [{"key": "app", "operator": "NotIn", "values": ["web"]}]}), false);
-        check(json!({"matchExpressions": [{"key": "x", "operator": "DoesNotExist"}]}), true);
+        check(
+            json!({"matchExpressions": [{"key": "app", "operator": "NotIn", "values": ["web"]}]}),
+            false,
+        );
+        check(
+            json!({"matchExpressions": [{"key": "x", "operator": "DoesNotExist"}]}),
+            true,
+        );
     }
 
     #[test]
     fn field_texts() {
-        let selector = FieldSelector::parse(r"spec.nodeName=n1,status.phase!=Failed,a=x\,y").unwrap();
+        let selector =
+            FieldSelector::parse(r"spec.nodeName=n1,status.phase!=Failed,a=x\,y").unwrap();
         assert_eq!(selector.exact("spec.nodeName"), Some("n1"));
         let matches = |node: &'static str| {
             selector.matches_with(|f| match f {

@@ -95,57 +95,101 @@ pub struct Cause {
 
 impl Cause {
     pub fn new(reason: &str, field: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { reason: reason.to_owned(), message: message.into(), field: field.into() }
+        Self {
+            reason: reason.to_owned(),
+            message: message.into(),
+            field: field.into(),
+        }
     }
 
     /// `Required value` or `Required value: DETAIL`.
     pub fn required(field: impl Into<String>, detail: &str) -> Self {
-        Self::new("FieldValueRequired", field, with_detail("Required value", detail))
+        Self::new(
+            "FieldValueRequired",
+            field,
+            with_detail("Required value", detail),
+        )
     }
 
     /// `Invalid value: VALUE: DETAIL`; `value` as [`show_value`] prints it.
     pub fn invalid(field: impl Into<String>, value: &Value, detail: &str) -> Self {
-        Self::new("FieldValueInvalid", field, with_detail(&format!("Invalid value: {}", show_value(value)), detail))
+        Self::new(
+            "FieldValueInvalid",
+            field,
+            with_detail(&format!("Invalid value: {}", show_value(value)), detail),
+        )
     }
 
     /// `Unsupported value: "X": supported values: "A", "B"`.
     pub fn not_supported(field: impl Into<String>, value: &Value, supported: &[&str]) -> Self {
-        let list = supported.iter().map(|s| format!("{s:?}")).collect::<Vec<_>>().join(", ");
+        let list = supported
+            .iter()
+            .map(|s| format!("{s:?}"))
+            .collect::<Vec<_>>()
+            .join(", ");
         let message = with_detail(
             &format!("Unsupported value: {}", show_value(value)),
-            &if list.is_empty() { String::new() } else { format!("supported values: {list}") },
+            &if list.is_empty() {
+                String::new()
+            } else {
+                format!("supported values: {list}")
+            },
         );
         Self::new("FieldValueNotSupported", field, message)
     }
 
     /// `Forbidden: DETAIL`.
     pub fn forbidden(field: impl Into<String>, detail: &str) -> Self {
-        Self::new("FieldValueForbidden", field, with_detail("Forbidden", detail))
+        Self::new(
+            "FieldValueForbidden",
+            field,
+            with_detail("Forbidden", detail),
+        )
     }
 
     /// `Duplicate value: VALUE`.
     pub fn duplicate(field: impl Into<String>, value: &Value) -> Self {
-        Self::new("FieldValueDuplicate", field, format!("Duplicate value: {}", show_value(value)))
+        Self::new(
+            "FieldValueDuplicate",
+            field,
+            format!("Duplicate value: {}", show_value(value)),
+        )
     }
 
     /// `Not found: VALUE`.
     pub fn not_found(field: impl Into<String>, value: &Value) -> Self {
-        Self::new("FieldValueNotFound", field, format!("Not found: {}", show_value(value)))
+        Self::new(
+            "FieldValueNotFound",
+            field,
+            format!("Not found: {}", show_value(value)),
+        )
     }
 
     /// `Too long: may not be more than N bytes`.
     pub fn too_long(field: impl Into<String>, max_bytes: usize) -> Self {
-        Self::new("FieldValueTooLong", field, format!("Too long: may not be more than {max_bytes} bytes"))
+        Self::new(
+            "FieldValueTooLong",
+            field,
+            format!("Too long: may not be more than {max_bytes} bytes"),
+        )
     }
 
     /// `Too many: N: must have at most M items`.
     pub fn too_many(field: impl Into<String>, actual: usize, max: usize) -> Self {
-        Self::new("FieldValueTooMany", field, format!("Too many: {actual}: must have at most {max} items"))
+        Self::new(
+            "FieldValueTooMany",
+            field,
+            format!("Too many: {actual}: must have at most {max} items"),
+        )
     }
 }
 
 fn with_detail(head: &str, detail: &str) -> String {
-    if detail.is_empty() { head.to_owned() } else { format!("{head}: {detail}") }
+    if detail.is_empty() {
+        head.to_owned()
+    } else {
+        format!("{head}: {detail}")
+    }
 }
 
 /// A value as field errors print it: texts quoted, scalars bare, maps and lists as compact JSON.
@@ -200,26 +244,42 @@ impl ApiError {
     }
 
     pub fn internal(message: impl fmt::Display) -> Self {
-        let mut error = Self::new(Reason::InternalError, format!("Internal error occurred: {message}"));
-        error.causes.push(Cause { reason: String::new(), message: message.to_string(), field: String::new() });
+        let mut error = Self::new(
+            Reason::InternalError,
+            format!("Internal error occurred: {message}"),
+        );
+        error.causes.push(Cause {
+            reason: String::new(),
+            message: message.to_string(),
+            field: String::new(),
+        });
         error
     }
 
     /// `pods "x" not found`; `resource` plural.
     pub fn not_found(group: &str, resource: &str, name: &str) -> Self {
-        Self::new(Reason::NotFound, format!("{} {name:?} not found", qualified(group, resource)))
-            .about(group, resource, name)
+        Self::new(
+            Reason::NotFound,
+            format!("{} {name:?} not found", qualified(group, resource)),
+        )
+        .about(group, resource, name)
     }
 
     /// `pods "x" already exists`.
     pub fn already_exists(group: &str, resource: &str, name: &str) -> Self {
-        Self::new(Reason::AlreadyExists, format!("{} {name:?} already exists", qualified(group, resource)))
-            .about(group, resource, name)
+        Self::new(
+            Reason::AlreadyExists,
+            format!("{} {name:?} already exists", qualified(group, resource)),
+        )
+        .about(group, resource, name)
     }
 
     /// `Operation cannot be fulfilled on pods "x": WHY`.
     pub fn conflict(group: &str, resource: &str, name: &str, why: &str) -> Self {
-        let message = format!("Operation cannot be fulfilled on {} {name:?}: {why}", qualified(group, resource));
+        let message = format!(
+            "Operation cannot be fulfilled on {} {name:?}: {why}",
+            qualified(group, resource)
+        );
         Self::new(Reason::Conflict, message).about(group, resource, name)
     }
 
@@ -253,9 +313,16 @@ impl ApiError {
                 texts.push(text);
             }
         }
-        let list = if texts.len() == 1 { texts.remove(0) } else { format!("[{}]", texts.join(", ")) };
-        let mut error = Self::new(Reason::Invalid, format!("{} {name:?} is invalid: {list}", qualified(group, kind)))
-            .about(group, kind, name);
+        let list = if texts.len() == 1 {
+            texts.remove(0)
+        } else {
+            format!("[{}]", texts.join(", "))
+        };
+        let mut error = Self::new(
+            Reason::Invalid,
+            format!("{} {name:?} is invalid: {list}", qualified(group, kind)),
+        )
+        .about(group, kind, name);
         error.causes = causes;
         error
     }
@@ -272,7 +339,12 @@ impl ApiError {
     /// The `Status` object of this error.
     pub fn to_status(&self) -> Value {
         let mut details = Map::new();
-        for (field, text) in [("name", &self.name), ("group", &self.group), ("kind", &self.kind), ("uid", &self.uid)] {
+        for (field, text) in [
+            ("name", &self.name),
+            ("group", &self.group),
+            ("kind", &self.kind),
+            ("uid", &self.uid),
+        ] {
             if !text.is_empty() {
                 details.insert(field.to_owned(), Value::String(text.clone()));
             }
@@ -280,7 +352,11 @@ impl ApiError {
         if !self.causes.is_empty() {
             let causes = self.causes.iter().map(|c| {
                 let mut cause = Map::new();
-                for (field, text) in [("reason", &c.reason), ("message", &c.message), ("field", &c.field)] {
+                for (field, text) in [
+                    ("reason", &c.reason),
+                    ("message", &c.message),
+                    ("field", &c.field),
+                ] {
                     if !text.is_empty() {
                         cause.insert(field.to_owned(), Value::String(text.clone()));
                     }
@@ -313,7 +389,11 @@ impl ApiError {
 }
 
 fn qualified(group: &str, resource: &str) -> String {
-    if group.is_empty() { resource.to_owned() } else { format!("{resource}.{group}") }
+    if group.is_empty() {
+        resource.to_owned()
+    } else {
+        format!("{resource}.{group}")
+    }
 }
 
 impl fmt::Display for ApiError {
@@ -335,10 +415,23 @@ mod tests {
             assert_eq!(error.message, text);
             assert_eq!(error.to_status()["message"], text);
         };
-        check(ApiError::not_found("", "pods", "x"), 404, r#"pods "x" not found"#);
-        check(ApiError::already_exists("apps", "deployments", "x"), 409, r#"deployments.apps "x" already exists"#);
         check(
-            ApiError::invalid("apps", "Deployment", "x", vec![Cause::required("spec.selector", "")]),
+            ApiError::not_found("", "pods", "x"),
+            404,
+            r#"pods "x" not found"#,
+        );
+        check(
+            ApiError::already_exists("apps", "deployments", "x"),
+            409,
+            r#"deployments.apps "x" already exists"#,
+        );
+        check(
+            ApiError::invalid(
+                "apps",
+                "Deployment",
+                "x",
+                vec![Cause::required("spec.selector", "")],
+            ),
             422,
             r#"Deployment.apps "x" is invalid: spec.selector: Required value"#,
         );

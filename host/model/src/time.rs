@@ -25,7 +25,11 @@ pub fn human_duration(seconds: i64) -> String {
     const DAY: i64 = 24 * HOUR;
     const YEAR: i64 = 365 * DAY;
     let two = |big: i64, big_unit: &str, small: i64, small_unit: &str| {
-        if small == 0 { format!("{big}{big_unit}") } else { format!("{big}{big_unit}{small}{small_unit}") }
+        if small == 0 {
+            format!("{big}{big_unit}")
+        } else {
+            format!("{big}{big_unit}{small}{small_unit}")
+        }
     };
     match seconds {
         s if s < -1 => "<invalid>".to_owned(),
@@ -51,7 +55,12 @@ mod tests {
         let at: Timestamp = "2026-11-23T20:45:01.1234567Z".parse().unwrap();
         assert_eq!(format_time(at), "2026-11-23T20:45:01Z");
         assert_eq!(format_micro_time(at), "2026-11-23T20:45:01.123456Z");
-        assert_eq!(parse_time("2026-11-23T20:45:01Z").map(format_time).as_deref(), Some("2026-11-23T20:45:01Z"));
+        assert_eq!(
+            parse_time("2026-11-23T20:45:01Z")
+                .map(format_time)
+                .as_deref(),
+            Some("2026-11-23T20:45:01Z")
+        );
         assert_eq!(parse_time("yesterday"), None);
     }
 

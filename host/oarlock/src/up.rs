@@ -60,7 +60,9 @@ pub struct Up {
 
 impl Up {
     pub fn run(self) -> Result<()> {
-        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()?;
         runtime.block_on(self.serve())
     }
 
@@ -78,57 +80,97 @@ impl Up {
 
     async fn serve(self) -> Result<()> {
         let dir = self.data_dir()?;
-        std::fs::create_dir_all(&dir).with_context(|| format!("cannot make the data directory {}", dir.display()))?;
+        std::fs::create_dir_all(&dir)
+            .with_context(|| format!("cannot make the data directory {}", dir.display()))?;
         let lock = lock(&dir)?;
         let stop = stop_signal()?;
 
         // The store and the guests' code have nothing to do with each other: both at once.
         let engine_dir = dir.join("code");
         let engine = tokio::task::spawn_blocking(move || {
-            Engine::new(EngineConfig { cache_dir: Some(engine_dir), ..EngineConfig::default() })
+            Engine::new(EngineConfig {
+                cache_dir: Some(engine_dir),
+                ..EngineConfig::default()
+            })
         });
         let backend = match self.store {
-            StoreKind::Redb => Backend::Redb { path: dir.join("store.redb") },
+            StoreKind::Redb => Backend::Redb {
+                path: dir.join("store.redb"),
+            },
             StoreKind::Memory => Backend::Memory,
         };
         let mut options = StoreOptions::new(backend);
         options.history_window = std::time::Duration::from_secs(self.history);
-        let opened = tokio::task::spawn_blocking(move || (oarlock_store::open(options), Kinds::builtin()));
+        let opened =
+            tokio::task::spawn_blocking(move || (oarlock_store::open(options), Kinds::builtin()));
         let (store, kinds) = opened.await?;
         let store = store.context("cannot open the store")?;
-        let config =
-            oarlock_registry::Config { store: Arc::clone(&store), kinds: Arc::new(kinds), admission: Vec::new() };
-        let registry = Registry::open(config, jiff::Timestamp::now()).await.context("cannot start the registry")?;
+        let config = oarlock_registry::Config {
+            store: Arc::clone(&store),
+            kinds: Arc::new(kinds),
+            admission: Vec::new(),
+        };
+        let registry = Registry::open(config, jiff::Timestamp::now())
+            .await
+            .context("cannot start the registry")?;
 
-        let pki = oarlock_apiserver::pki::ensure(&dir, self.listen).context("cannot make certificates")?;
+        let pki = oarlock_apiserver::pki::ensure(&dir, self.listen)
+            .context("cannot make certificates")?;
         let pki = Arc::new(pki);
         let ca = pki.ca_pem().to_owned();
-        let server = Server::bind(ServerConfig::new(self.listen, Arc::clone(&registry), Arc::clone(&pki))).await?;
+        let server = Server::bind(ServerConfig::new(
+            self.listen,
+            Arc::clone(&registry),
+            Arc::clone(&pki),
+        ))
+        .await?;
         let address = server.local_addr();
-        let kubeconfig = self.kubeconfig.clone().unwrap_or_else(|| dir.join("kubeconfig"));
-        pki.write_kubeconfig(&kubeconfig, address).context("cannot write the kubeconfig")?;
+        let kubeconfig = self
+            .kubeconfig
+            .clone()
+            .unwrap_or_else(|| dir.join("kubeconfig"));
+        pki.write_kubeconfig(&kubeconfig, address)
+            .context("cannot write the kubeconfig")?;
         let (stop_server, server_stopped) = tokio::sync::oneshot::channel::<()>();
         let serving = tokio::spawn(server.serve(async move {
             let _ = server_stopped.await;
         }));
 
-        let engine = engine.await?.context("cannot start the WebAssembly engine")?;
-        let cluster = |component: &str| Arc::new(LocalCluster::new(Arc::clone(&registry), component));
+        let engine = engine
+            .await?
+            .context("cannot start the WebAssembly engine")?;
+        let cluster =
+            |component: &str| Arc::new(LocalCluster::new(Arc::clone(&registry), component));
         let controllers = self.runs(Part::Controllers).then(|| {
             let cluster = cluster("kube-controller-manager");
-            Controllers::start(ControllersConfig::new(cluster, engine.clone(), controller_guests(), configs(&ca), discover(&registry)))
+            Controllers::start(ControllersConfig::new(
+                cluster,
+                engine.clone(),
+                controller_guests(),
+                configs(&ca),
+                discover(&registry),
+            ))
         });
         let scheduler = if self.runs(Part::Scheduler) {
-            let config = SchedulerConfig::new(cluster("kube-scheduler"), engine.clone(), scheduling_guests());
+            let config = SchedulerConfig::new(
+                cluster("kube-scheduler"),
+                engine.clone(),
+                scheduling_guests(),
+            );
             Some(Scheduler::start(config).context("cannot start the scheduler")?)
         } else {
             None
         };
-        let nodes = self.runs(Part::Nodes).then(|| NodeSim::start(NodeSimConfig::new(cluster("node-simulator"), self.nodes)));
+        let nodes = self
+            .runs(Part::Nodes)
+            .then(|| NodeSim::start(NodeSimConfig::new(cluster("node-simulator"), self.nodes)));
 
         let expiring = tokio::spawn(expire_events(Arc::clone(&registry)));
 
-        println!("Oarlock {} is ready at https://{address}", env!("CARGO_PKG_VERSION"));
+        println!(
+            "Oarlock {} is ready at https://{address}",
+            env!("CARGO_PKG_VERSION")
+        );
         println!("  export KUBECONFIG={}", kubeconfig.display());
         println!("  kubectl get nodes");
         println!("Ctrl-C stops it.");
@@ -157,7 +199,10 @@ impl Up {
 fn lock(dir: &Path) -> Result<std::fs::File> {
     let file = std::fs::File::create(dir.join("lock"))?;
     if file.try_lock().is_err() {
-        anyhow::bail!("another `oarlock up` uses {}: stop it, or say --data-dir DIR", dir.display());
+        anyhow::bail!(
+            "another `oarlock up` uses {}: stop it, or say --data-dir DIR",
+            dir.display()
+        );
     }
     Ok(file)
 }
@@ -165,7 +210,10 @@ fn lock(dir: &Path) -> Result<std::fs::File> {
 /// Resolves at the first Ctrl-C or SIGTERM.
 fn stop_signal() -> Result<impl Future<Output = ()>> {
     use tokio::signal::unix::{SignalKind, signal};
-    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let (mut interrupt, mut terminate) = (
+        signal(SignalKind::interrupt())?,
+        signal(SignalKind::terminate())?,
+    );
     Ok(async move {
         tokio::select! {
             _ = interrupt.recv() => {}
@@ -179,17 +227,25 @@ async fn expire_events(registry: Arc<Registry>) {
     let mut minute = tokio::time::interval(std::time::Duration::from_secs(60));
     loop {
         minute.tick().await;
-        registry.expire_events(jiff::Timestamp::now()).await;
+        if let Err(error) = registry.expire_events(jiff::Timestamp::now()).await {
+            tracing::warn!(%error, "old events were not dropped");
+        }
     }
 }
 
 /// The components that profiles may name without pushing them first.
 fn scheduling_guests() -> HashMap<String, Arc<[u8]>> {
-    oarlock_guests::SCHEDULING.iter().map(|guest| (guest.name.to_owned(), guest.bytes.into())).collect()
+    oarlock_guests::SCHEDULING
+        .iter()
+        .map(|guest| (guest.name.to_owned(), guest.bytes.into()))
+        .collect()
 }
 
 fn controller_guests() -> Vec<(String, Arc<[u8]>)> {
-    oarlock_guests::CONTROLLERS.iter().map(|guest| (guest.name.to_owned(), guest.bytes.into())).collect()
+    oarlock_guests::CONTROLLERS
+        .iter()
+        .map(|guest| (guest.name.to_owned(), guest.bytes.into()))
+        .collect()
 }
 
 /// Configurations of the built-in controllers, by guest.
@@ -202,7 +258,11 @@ fn discover(registry: &Arc<Registry>) -> Discover {
     let registry = Arc::clone(registry);
     Arc::new(move || {
         let can = |row: &Row, verb: &str| row.verbs.iter().any(|v| v == verb);
-        let rows = registry.kinds().rows().iter().filter(|row| row.stored && can(row, "list"));
+        let rows = registry
+            .kinds()
+            .rows()
+            .iter()
+            .filter(|row| row.stored && can(row, "list"));
         rows.map(|row| Served {
             kind: row.gvr(),
             object_kind: row.kind.clone(),

@@ -65,35 +65,53 @@ pub struct LimitsSpec {
 
 impl ProfileSpec {
     pub fn parse(spec: &Value) -> Result<Self, String> {
-        let parsed: Self = if spec.is_null() { Self::default() } else { Self::deserialize(spec).map_err(|e| e.to_string())? };
+        let parsed: Self = if spec.is_null() {
+            Self::default()
+        } else {
+            Self::deserialize(spec).map_err(|e| e.to_string())?
+        };
         parsed.failure_policy()?;
         Ok(parsed)
     }
 
     pub fn scheduler_name(&self) -> &str {
-        self.scheduler_name.as_deref().filter(|n| !n.is_empty()).unwrap_or(DEFAULT_SCHEDULER_NAME)
+        self.scheduler_name
+            .as_deref()
+            .filter(|n| !n.is_empty())
+            .unwrap_or(DEFAULT_SCHEDULER_NAME)
     }
 
     pub fn default_component(&self) -> &str {
-        self.component.as_deref().filter(|c| !c.is_empty()).unwrap_or(DEFAULT_COMPONENT)
+        self.component
+            .as_deref()
+            .filter(|c| !c.is_empty())
+            .unwrap_or(DEFAULT_COMPONENT)
     }
 
     pub fn failure_policy(&self) -> Result<FailurePolicy, String> {
         match self.failure_policy.as_deref() {
             None | Some("" | "Fail") => Ok(FailurePolicy::Fail),
             Some("Ignore") => Ok(FailurePolicy::Ignore),
-            Some(other) => Err(format!("spec.failurePolicy: {other:?} is neither Fail nor Ignore")),
+            Some(other) => Err(format!(
+                "spec.failurePolicy: {other:?} is neither Fail nor Ignore"
+            )),
         }
     }
 
     fn sets(&self) -> impl Iterator<Item = (&str, &PluginSet)> {
-        self.plugins.iter().flatten().filter_map(|(point, set)| Some((point.as_str(), set.as_ref()?)))
+        self.plugins
+            .iter()
+            .flatten()
+            .filter_map(|(point, set)| Some((point.as_str(), set.as_ref()?)))
     }
 
     /// The components that the profile takes plugins from, the default one first.
     pub fn components(&self) -> Result<Vec<String>, String> {
         let mut names = vec![self.default_component().to_owned()];
-        for plugin in self.sets().flat_map(|(_, set)| set.enabled.iter().flatten()) {
+        for plugin in self
+            .sets()
+            .flat_map(|(_, set)| set.enabled.iter().flatten())
+        {
             if let Some(name) = plugin.component.as_ref().filter(|n| !n.is_empty())
                 && !names.contains(name)
             {
@@ -101,7 +119,9 @@ impl ProfileSpec {
             }
         }
         if names.len() > MAX_COMPONENTS {
-            return Err(format!("a profile takes plugins from at most {MAX_COMPONENTS} components"));
+            return Err(format!(
+                "a profile takes plugins from at most {MAX_COMPONENTS} components"
+            ));
         }
         Ok(names)
     }
@@ -119,7 +139,12 @@ impl ProfileSpec {
             let at = |point: &str| self.at(point, component, is_default, &info.name);
             let (filters, scores) = (at("filter").or(at("preFilter")), at("score"));
             let weight = scores.map(|(_, weight)| weight.unwrap_or(i64::from(info.default_weight)));
-            let args = self.plugin_config.iter().flatten().find(|c| c.name == info.name).and_then(|c| c.args.as_ref());
+            let args = self
+                .plugin_config
+                .iter()
+                .flatten()
+                .find(|c| c.name == info.name)
+                .and_then(|c| c.args.as_ref());
             let enabled = Enabled {
                 plugin: index as u32,
                 filters: filters.is_some(),
@@ -134,10 +159,21 @@ impl ProfileSpec {
             }
         }
         out.sort_by_key(|(order, _)| *order);
-        for plugin in self.sets().flat_map(|(_, set)| set.enabled.iter().flatten()) {
-            let of = plugin.component.as_deref().filter(|c| !c.is_empty()).unwrap_or(self.default_component());
-            if of == component && plugin.name != ALL && !infos.iter().any(|i| i.name == plugin.name) {
-                return Err(format!("component {component} has no plugin {}", plugin.name));
+        for plugin in self
+            .sets()
+            .flat_map(|(_, set)| set.enabled.iter().flatten())
+        {
+            let of = plugin
+                .component
+                .as_deref()
+                .filter(|c| !c.is_empty())
+                .unwrap_or(self.default_component());
+            if of == component && plugin.name != ALL && !infos.iter().any(|i| i.name == plugin.name)
+            {
+                return Err(format!(
+                    "component {component} has no plugin {}",
+                    plugin.name
+                ));
             }
         }
         Ok(out.into_iter().map(|(_, enabled)| enabled).collect())
@@ -145,14 +181,32 @@ impl ProfileSpec {
 
     /// Whether a plugin is enabled at a point: its order (those enabled by name come after the ones that are on by
     /// themselves) and its weight, if one is written.
-    fn at(&self, point: &str, component: &str, is_default: bool, name: &str) -> Option<(usize, Option<i64>)> {
+    fn at(
+        &self,
+        point: &str,
+        component: &str,
+        is_default: bool,
+        name: &str,
+    ) -> Option<(usize, Option<i64>)> {
         let mut found = is_default.then_some((0, None));
-        for set in [self.set("multiPoint"), self.set(point)].into_iter().flatten() {
-            if set.disabled.iter().flatten().any(|p| p.name == ALL || p.name == name) {
+        for set in [self.set("multiPoint"), self.set(point)]
+            .into_iter()
+            .flatten()
+        {
+            if set
+                .disabled
+                .iter()
+                .flatten()
+                .any(|p| p.name == ALL || p.name == name)
+            {
                 found = None;
             }
             let is_it = |p: &Plugin| {
-                let of = p.component.as_deref().filter(|c| !c.is_empty()).unwrap_or(self.default_component());
+                let of = p
+                    .component
+                    .as_deref()
+                    .filter(|c| !c.is_empty())
+                    .unwrap_or(self.default_component());
                 of == component && (p.name == name || p.name == ALL)
             };
             if let Some(place) = set.enabled.iter().flatten().position(is_it) {
@@ -191,10 +245,17 @@ mod tests {
         let check = |spec: Value, component: &str, expect: &[(u32, bool, Option<i64>)]| {
             let parsed = ProfileSpec::parse(&spec).unwrap();
             let enabled = parsed.enabled(component, &infos(&["A", "B"])).unwrap();
-            let got: Vec<_> = enabled.iter().map(|e| (e.plugin, e.filters, e.weight)).collect();
+            let got: Vec<_> = enabled
+                .iter()
+                .map(|e| (e.plugin, e.filters, e.weight))
+                .collect();
             assert_eq!(got, expect, "{spec}");
         };
-        check(json!({}), DEFAULT_COMPONENT, &[(0, true, Some(2)), (1, true, Some(2))]);
+        check(
+            json!({}),
+            DEFAULT_COMPONENT,
+            &[(0, true, Some(2)), (1, true, Some(2))],
+        );
         check(json!({}), "other", &[]);
         check(
             json!({"plugins": {"multiPoint": {"disabled": [{"name": "A"}]}}}),
@@ -211,14 +272,23 @@ mod tests {
             "mine",
             &[(1, true, Some(5))],
         );
-        check(json!({"component": "mine"}), "mine", &[(0, true, Some(2)), (1, true, Some(2))]);
+        check(
+            json!({"component": "mine"}),
+            "mine",
+            &[(0, true, Some(2)), (1, true, Some(2))],
+        );
     }
 
     #[test]
     fn mistakes_are_named() {
         let unknown = json!({"plugins": {"score": {"enabled": [{"name": "C"}]}}});
         let parsed = ProfileSpec::parse(&unknown).unwrap();
-        assert!(parsed.enabled(DEFAULT_COMPONENT, &infos(&["A"])).unwrap_err().contains('C'));
+        assert!(
+            parsed
+                .enabled(DEFAULT_COMPONENT, &infos(&["A"]))
+                .unwrap_err()
+                .contains('C')
+        );
         assert!(ProfileSpec::parse(&json!({"failurePolicy": "Maybe"})).is_err());
     }
 }

@@ -54,20 +54,45 @@ pub struct Candidate {
 /// What is to be done.
 #[derive(Debug)]
 pub enum Action {
-    Bind { pod: Arc<PodInfo>, node: Arc<str> },
+    Bind {
+        pod: Arc<PodInfo>,
+        node: Arc<str>,
+    },
     /// The pod was bound: tell of it.
-    Scheduled { pod: Arc<PodInfo>, node: Arc<str> },
+    Scheduled {
+        pod: Arc<PodInfo>,
+        node: Arc<str>,
+    },
     /// The pod was not placed: PodScheduled is False, for this reason.
-    NotScheduled { pod: Arc<PodInfo>, reason: &'static str, message: String },
+    NotScheduled {
+        pod: Arc<PodInfo>,
+        reason: &'static str,
+        message: String,
+    },
     /// Apply the changes to the candidate's members, and hand it back.
     Warm(Box<Candidate>, Vec<Vec<Change>>),
     Switched(Receipt),
     /// A candidate did not become active.
-    Refused { profile: String, version: String, component: String, message: String },
+    Refused {
+        profile: String,
+        version: String,
+        component: String,
+        message: String,
+    },
     /// An active version failed too often.
-    RolledBack { profile: String, component: String, to: Option<String>, message: String },
+    RolledBack {
+        profile: String,
+        component: String,
+        to: Option<String>,
+        message: String,
+    },
     /// A guest of an active profile failed and was replaced.
-    GuestFailed { profile: String, component: String, message: String, traps: u32 },
+    GuestFailed {
+        profile: String,
+        component: String,
+        message: String,
+        traps: u32,
+    },
 }
 
 /// What a switch was.
@@ -141,7 +166,10 @@ impl Core {
     }
 
     pub fn profile(&self, name: &str) -> Option<&Profile> {
-        self.profiles.iter().find(|a| a.profile.name == name).map(|a| &a.profile)
+        self.profiles
+            .iter()
+            .find(|a| a.profile.name == name)
+            .map(|a| &a.profile)
     }
 
     pub fn handle(&mut self, input: Input, now_ms: u64) {
@@ -171,7 +199,9 @@ impl Core {
     }
 
     fn position(&self, scheduler_name: &str) -> Option<usize> {
-        self.profiles.iter().position(|a| a.profile.scheduler_name == scheduler_name)
+        self.profiles
+            .iter()
+            .position(|a| a.profile.scheduler_name == scheduler_name)
     }
 
     fn pod_set(&mut self, pod: Arc<PodInfo>, now_ms: u64) {
@@ -219,7 +249,11 @@ impl Core {
         if let Some(message) = profile.pre_enqueue(&pod) {
             self.queue.add_gated(Arc::clone(&pod), now_ms);
             if !was_known {
-                self.actions.push(Action::NotScheduled { pod, reason: "SchedulingGated", message });
+                self.actions.push(Action::NotScheduled {
+                    pod,
+                    reason: "SchedulingGated",
+                    message,
+                });
             }
         } else {
             let first_seen_ms = self.queue.first_seen_ms(&pod.uid).unwrap_or(now_ms);
@@ -244,12 +278,21 @@ impl Core {
     }
 
     fn bound(&mut self, uid: &Uid, result: Result<(), ApiError>, now_ms: u64) {
-        let Some(binding) = self.binding.remove(uid) else { return };
+        let Some(binding) = self.binding.remove(uid) else {
+            return;
+        };
         let error = match result {
             Ok(()) => {
                 self.queue.remove(uid);
-                self.ended.push((Ended::Scheduled, binding.attempt.attempts, binding.attempt.first_seen_ms));
-                self.actions.push(Action::Scheduled { pod: binding.pod, node: binding.node });
+                self.ended.push((
+                    Ended::Scheduled,
+                    binding.attempt.attempts,
+                    binding.attempt.first_seen_ms,
+                ));
+                self.actions.push(Action::Scheduled {
+                    pod: binding.pod,
+                    node: binding.node,
+                });
                 return;
             }
             Err(error) => error,
@@ -258,7 +301,11 @@ impl Core {
             self.snapshot.remove_pod(uid);
             self.wake(Events::POD_DELETE, now_ms);
         }
-        self.ended.push((Ended::Error, binding.attempt.attempts, binding.attempt.first_seen_ms));
+        self.ended.push((
+            Ended::Error,
+            binding.attempt.attempts,
+            binding.attempt.first_seen_ms,
+        ));
         if error.reason == Reason::NotFound {
             self.queue.remove(uid);
             return;
@@ -266,7 +313,11 @@ impl Core {
         self.queue.requeue(uid, now_ms);
         if self.queue.contains(uid) {
             let message = format!("binding rejected: {error}");
-            self.actions.push(Action::NotScheduled { pod: binding.pod, reason: "SchedulerError", message });
+            self.actions.push(Action::NotScheduled {
+                pod: binding.pod,
+                reason: "SchedulerError",
+                message,
+            });
         }
     }
 
@@ -280,7 +331,9 @@ impl Core {
             if self.binding.len() >= MAX_BINDING {
                 return false;
             }
-            let Some(attempt) = self.queue.pop() else { return false };
+            let Some(attempt) = self.queue.pop() else {
+                return false;
+            };
             self.attempt(attempt, now_ms);
         }
         self.queue.has_active()
@@ -303,23 +356,41 @@ impl Core {
         match outcome {
             Outcome::Fits(slot) => {
                 let node = Arc::clone(self.snapshot.name(slot));
-                self.snapshot.assume(&pod.uid, slot, &pod.usage, &pod.object);
-                let binding = Binding { pod: Arc::clone(&pod), node: Arc::clone(&node), attempt };
+                self.snapshot
+                    .assume(&pod.uid, slot, &pod.usage, &pod.object);
+                let binding = Binding {
+                    pod: Arc::clone(&pod),
+                    node: Arc::clone(&node),
+                    attempt,
+                };
                 self.binding.insert(Arc::clone(&pod.uid), binding);
                 self.actions.push(Action::Bind { pod, node });
             }
             Outcome::Unschedulable(diagnosis) => {
                 // A change of the pod itself arrives as a new shape, whatever the plugins wait for.
-                let wakes_on = diagnosis.wakes_on | if self.snapshot.node_count() == 0 { Events::NODE_ADD } else { Events::empty() };
+                let wakes_on = diagnosis.wakes_on
+                    | if self.snapshot.node_count() == 0 {
+                        Events::NODE_ADD
+                    } else {
+                        Events::empty()
+                    };
                 self.queue.reject(&pod.uid, wakes_on, now_ms);
                 self.ended.push(ended(Ended::Unschedulable));
                 let message = diagnosis.message(self.snapshot.node_count());
-                self.actions.push(Action::NotScheduled { pod, reason: "Unschedulable", message });
+                self.actions.push(Action::NotScheduled {
+                    pod,
+                    reason: "Unschedulable",
+                    message,
+                });
             }
             Outcome::Error(message) => {
                 self.queue.requeue(&pod.uid, now_ms);
                 self.ended.push(ended(Ended::Error));
-                self.actions.push(Action::NotScheduled { pod, reason: "SchedulerError", message });
+                self.actions.push(Action::NotScheduled {
+                    pod,
+                    reason: "SchedulerError",
+                    message,
+                });
             }
         }
         self.look_after(at);
@@ -347,12 +418,22 @@ impl Core {
         let (name, component) = (profile.name.clone(), profile.component.clone());
         let message = match &profile.failures.broken {
             Some(broken) => broken.clone(),
-            None => format!("failed {traps} times, and at most {} are allowed", profile.max_traps),
+            None => format!(
+                "failed {traps} times, and at most {} are allowed",
+                profile.max_traps
+            ),
         };
-        let Some(previous) = active.previous.take() else { return };
+        let Some(previous) = active.previous.take() else {
+            return;
+        };
         let to = Some(previous.component.clone());
         active.profile = *previous;
-        self.actions.push(Action::RolledBack { profile: name, component, to, message });
+        self.actions.push(Action::RolledBack {
+            profile: name,
+            component,
+            to,
+            message,
+        });
     }
 
     fn warm(&mut self, mut candidate: Box<Candidate>) {
@@ -378,8 +459,18 @@ impl Core {
     }
 
     fn refuse(&mut self, candidate: Candidate, message: String) {
-        let Profile { name, version, component, .. } = candidate.profile;
-        self.actions.push(Action::Refused { profile: name, version, component, message });
+        let Profile {
+            name,
+            version,
+            component,
+            ..
+        } = candidate.profile;
+        self.actions.push(Action::Refused {
+            profile: name,
+            version,
+            component,
+            message,
+        });
     }
 
     fn switch(&mut self, candidate: Candidate, now_ms: u64) {
@@ -394,7 +485,11 @@ impl Core {
             warm_ms,
             cycles_on_old: 0,
         };
-        match self.profiles.iter_mut().find(|a| a.profile.name == profile.name) {
+        match self
+            .profiles
+            .iter_mut()
+            .find(|a| a.profile.name == profile.name)
+        {
             Some(active) => {
                 let old = std::mem::replace(&mut active.profile, profile);
                 receipt.from = old.component.clone();
@@ -404,7 +499,10 @@ impl Core {
                     active.previous = Some(Box::new(old));
                 }
             }
-            None => self.profiles.push(Active { profile, previous: None }),
+            None => self.profiles.push(Active {
+                profile,
+                previous: None,
+            }),
         }
         self.actions.push(Action::Switched(receipt));
         self.queue.wake(Events::all(), now_ms);

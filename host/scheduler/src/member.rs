@@ -81,7 +81,9 @@ struct Wants {
 
 impl std::fmt::Debug for Member {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Member").field("component", &self.component).finish_non_exhaustive()
+        f.debug_struct("Member")
+            .field("component", &self.component)
+            .finish_non_exhaustive()
     }
 }
 
@@ -176,7 +178,11 @@ impl Member {
             let mut is_new = sent.is_none();
             if change.object || is_new {
                 let name = snapshot.name(slot);
-                let projected = if self.wants.nodes { project(object, &self.node_pointers) } else { "{}".to_owned() };
+                let projected = if self.wants.nodes {
+                    project(object, &self.node_pointers)
+                } else {
+                    "{}".to_owned()
+                };
                 let hash = FixedState::with_seed(7).hash_one(&projected);
                 // The slot may have been another node's since.
                 if sent.as_ref().is_some_and(|(had, _)| had != name) {
@@ -186,7 +192,11 @@ impl Member {
                 if is_new || sent.as_ref().is_none_or(|(_, had)| *had != hash) {
                     *sent = Some((Arc::clone(name), hash));
                     object_changes += 1;
-                    changes.push(Change::NodeSet(Node { id: slot, name: name.as_ref().to_owned(), object: projected }));
+                    changes.push(Change::NodeSet(Node {
+                        id: slot,
+                        name: name.as_ref().to_owned(),
+                        object: projected,
+                    }));
                 }
             }
             if self.wants.usage && (change.usage || is_new) {
@@ -204,7 +214,13 @@ impl Member {
         changes
     }
 
-    fn pod_changes(&mut self, snapshot: &Snapshot, since: u64, new_slots: &[Slot], changes: &mut Vec<Change>) {
+    fn pod_changes(
+        &mut self,
+        snapshot: &Snapshot,
+        since: u64,
+        new_slots: &[Slot],
+        changes: &mut Vec<Change>,
+    ) {
         let mut changed: Vec<Uid> = match snapshot.pods_changed_since(since) {
             Some(uids) => uids.map(Arc::clone).collect(),
             None => {
@@ -213,7 +229,12 @@ impl Member {
             }
         };
         // A node that is new to the guest has no pods there, though it may have had them for long.
-        changed.extend(new_slots.iter().flat_map(|slot| snapshot.pods_on(*slot)).map(Arc::clone));
+        changed.extend(
+            new_slots
+                .iter()
+                .flat_map(|slot| snapshot.pods_on(*slot))
+                .map(Arc::clone),
+        );
         let mut seen = HashSet::new();
         for uid in changed {
             if !seen.insert(Arc::clone(&uid)) {
@@ -222,7 +243,11 @@ impl Member {
             match snapshot.placed(&uid) {
                 Some((node, object)) => {
                     let object = project(object, &self.pod_pointers);
-                    changes.push(Change::PodPlaced(PlacedPod { uid: uid.as_ref().to_owned(), node, object }));
+                    changes.push(Change::PodPlaced(PlacedPod {
+                        uid: uid.as_ref().to_owned(),
+                        node,
+                        object,
+                    }));
                     self.sent_pods.insert(uid);
                 }
                 None => {
@@ -237,17 +262,23 @@ impl Member {
     /// Brings the mirror up to date.
     pub fn sync(&mut self, snapshot: &Snapshot) -> Result<(), Error> {
         let changes = self.take_changes(snapshot);
-        if changes.is_empty() { Ok(()) } else { self.engine.apply(&changes) }
+        if changes.is_empty() {
+            Ok(())
+        } else {
+            self.engine.apply(&changes)
+        }
     }
 
     /// Plugins enabled where nodes are filtered, and where they are scored.
     pub fn filtering(&self) -> Vec<u32> {
-        let has = |e: &&Enabled| e.filters && self.has(e.plugin, Points::FILTER | Points::PRE_FILTER);
+        let has =
+            |e: &&Enabled| e.filters && self.has(e.plugin, Points::FILTER | Points::PRE_FILTER);
         self.enabled.iter().filter(has).map(|e| e.plugin).collect()
     }
 
     pub fn scoring(&self) -> Vec<u32> {
-        let has = |e: &&Enabled| e.weight.is_some_and(|w| w != 0) && self.has(e.plugin, Points::SCORE);
+        let has =
+            |e: &&Enabled| e.weight.is_some_and(|w| w != 0) && self.has(e.plugin, Points::SCORE);
         self.enabled.iter().filter(has).map(|e| e.plugin).collect()
     }
 
@@ -257,16 +288,25 @@ impl Member {
     }
 
     pub fn sorting(&self) -> Option<u32> {
-        self.enabled.iter().find(|e| e.sorts && self.has(e.plugin, Points::QUEUE_SORT)).map(|e| e.plugin)
+        self.enabled
+            .iter()
+            .find(|e| e.sorts && self.has(e.plugin, Points::QUEUE_SORT))
+            .map(|e| e.plugin)
     }
 
     /// Whether the plugin takes part in any of these points.
     pub fn has(&self, plugin: u32, points: Points) -> bool {
-        self.infos.get(plugin as usize).is_some_and(|info| info.points.intersects(points))
+        self.infos
+            .get(plugin as usize)
+            .is_some_and(|info| info.points.intersects(points))
     }
 
     pub fn weight(&self, plugin: u32) -> i64 {
-        self.enabled.iter().find(|e| e.plugin == plugin).and_then(|e| e.weight).unwrap_or(0)
+        self.enabled
+            .iter()
+            .find(|e| e.plugin == plugin)
+            .and_then(|e| e.weight)
+            .unwrap_or(0)
     }
 
     /// Whether the plugin has a say on nodes, wherever it is enabled.
@@ -275,7 +315,9 @@ impl Member {
     }
 
     pub fn name_of(&self, plugin: u32) -> &str {
-        self.infos.get(plugin as usize).map_or("", |info| info.name.as_str())
+        self.infos
+            .get(plugin as usize)
+            .map_or("", |info| info.name.as_str())
     }
 
     /// The widest scope among plugins: node-local, node-objects, cluster-wide.

@@ -51,8 +51,16 @@ impl Default for Metrics {
             traps: Counter::default(),
             swaps: Counter::default(),
         };
-        registry.register("scheduler_schedule_attempts", "Attempts to schedule pods, by result", metrics.attempts.clone());
-        registry.register("scheduler_pending_pods", "Pending pods, by queue", metrics.pending.clone());
+        registry.register(
+            "scheduler_schedule_attempts",
+            "Attempts to schedule pods, by result",
+            metrics.attempts.clone(),
+        );
+        registry.register(
+            "scheduler_pending_pods",
+            "Pending pods, by queue",
+            metrics.pending.clone(),
+        );
         registry.register(
             "scheduler_scheduling_attempt_duration_seconds",
             "Time of one attempt without its binding",
@@ -63,10 +71,26 @@ impl Default for Metrics {
             "Time from first seen to bound",
             metrics.sli_seconds.clone(),
         );
-        registry.register("scheduler_pod_scheduling_attempts", "Attempts until a pod was bound", metrics.pod_attempts.clone());
-        registry.register("oarlock_scheduler_events_dropped", "Events beyond the limit", metrics.events_dropped.clone());
-        registry.register("oarlock_scheduler_plugin_failures", "Traps and other failures of plugins", metrics.traps.clone());
-        registry.register("oarlock_scheduler_swaps", "Profiles that became active", metrics.swaps.clone());
+        registry.register(
+            "scheduler_pod_scheduling_attempts",
+            "Attempts until a pod was bound",
+            metrics.pod_attempts.clone(),
+        );
+        registry.register(
+            "oarlock_scheduler_events_dropped",
+            "Events beyond the limit",
+            metrics.events_dropped.clone(),
+        );
+        registry.register(
+            "oarlock_scheduler_plugin_failures",
+            "Traps and other failures of plugins",
+            metrics.traps.clone(),
+        );
+        registry.register(
+            "oarlock_scheduler_swaps",
+            "Profiles that became active",
+            metrics.swaps.clone(),
+        );
         *metrics.registry.lock() = registry;
         metrics
     }
@@ -77,7 +101,8 @@ impl Metrics {
         for (result, attempts, first_seen_ms) in ended {
             let result = match result {
                 Ended::Scheduled => {
-                    self.sli_seconds.observe(now_ms.saturating_sub(*first_seen_ms) as f64 / 1e3);
+                    self.sli_seconds
+                        .observe(now_ms.saturating_sub(*first_seen_ms) as f64 / 1e3);
                     self.pod_attempts.observe(f64::from(*attempts));
                     "scheduled"
                 }
@@ -89,9 +114,21 @@ impl Metrics {
     }
 
     pub fn queue(&self, counts: Counts) {
-        let Counts { active, backoff, unschedulable, gated } = counts;
-        for (queue, count) in [("active", active), ("backoff", backoff), ("unschedulable", unschedulable), ("gated", gated)] {
-            self.pending.get_or_create(&QueueLabels { queue }).set(count as i64);
+        let Counts {
+            active,
+            backoff,
+            unschedulable,
+            gated,
+        } = counts;
+        for (queue, count) in [
+            ("active", active),
+            ("backoff", backoff),
+            ("unschedulable", unschedulable),
+            ("gated", gated),
+        ] {
+            self.pending
+                .get_or_create(&QueueLabels { queue })
+                .set(count as i64);
         }
     }
 

@@ -37,24 +37,42 @@ impl PodInfo {
 
     /// Whether the pod waits for a node.
     pub fn is_pending(&self) -> bool {
-        node_name(&self.object).is_empty() && !is_finished(&self.object) && !meta::is_terminating(&self.object)
+        node_name(&self.object).is_empty()
+            && !is_finished(&self.object)
+            && !meta::is_terminating(&self.object)
     }
 }
 
 pub fn key_of(object: &Object) -> Key {
-    Key { namespace: meta::namespace(object).to_owned(), name: meta::name(object).to_owned() }
+    Key {
+        namespace: meta::namespace(object).to_owned(),
+        name: meta::name(object).to_owned(),
+    }
 }
 
 pub fn scheduler_name(object: &Object) -> &str {
-    let name = object.pointer("/spec/schedulerName").and_then(|v| v.as_str()).unwrap_or("");
-    if name.is_empty() { DEFAULT_SCHEDULER_NAME } else { name }
+    let name = object
+        .pointer("/spec/schedulerName")
+        .and_then(|v| v.as_str())
+        .unwrap_or("");
+    if name.is_empty() {
+        DEFAULT_SCHEDULER_NAME
+    } else {
+        name
+    }
 }
 
 pub fn node_name(object: &Object) -> &str {
-    object.pointer("/spec/nodeName").and_then(|v| v.as_str()).unwrap_or("")
+    object
+        .pointer("/spec/nodeName")
+        .and_then(|v| v.as_str())
+        .unwrap_or("")
 }
 
 /// Succeeded and Failed pods use nothing of their node.
 pub fn is_finished(object: &Object) -> bool {
-    matches!(object.pointer("/status/phase").and_then(|v| v.as_str()), Some("Succeeded" | "Failed"))
+    matches!(
+        object.pointer("/status/phase").and_then(|v| v.as_str()),
+        Some("Succeeded" | "Failed")
+    )
 }

@@ -61,7 +61,13 @@ pub struct Profile {
 }
 
 impl Profile {
-    pub fn new(name: &str, scheduler_name: &str, version: String, component: String, members: Vec<Member>) -> Self {
+    pub fn new(
+        name: &str,
+        scheduler_name: &str,
+        version: String,
+        component: String,
+        members: Vec<Member>,
+    ) -> Self {
         Self {
             name: name.to_owned(),
             scheduler_name: scheduler_name.to_owned(),
@@ -88,7 +94,9 @@ impl Profile {
         let member = &mut self.members[failed.member];
         member.traps += 1;
         tracing::warn!(component = %member.component, error = %failed.error, "a scheduling plugin failed; its instance is replaced");
-        self.failures.list.push((Arc::clone(&member.component), failed.error));
+        self.failures
+            .list
+            .push((Arc::clone(&member.component), failed.error));
         if let Err(error) = member.respawn() {
             self.failures.broken = Some(format!("component {}: {error}", member.component));
         }
@@ -119,7 +127,10 @@ impl Profile {
                 }
                 // A guest that fails here decides nothing: the pod is tried.
                 Err(error) => {
-                    self.failed(Failed { member: index, error });
+                    self.failed(Failed {
+                        member: index,
+                        error,
+                    });
                     return None;
                 }
             }
@@ -133,14 +144,25 @@ impl Profile {
 
     /// The pod's place in the queue; by age if no plugin sorts.
     pub fn sort_key(&mut self, pod: &PodInfo, queued_at_ms: u64) -> (i64, u64) {
-        let sorter = self.members.iter().position(|m| m.sorting().is_some() && m.engine.has_queue());
-        let Some(index) = sorter else { return (0, queued_at_ms) };
+        let sorter = self
+            .members
+            .iter()
+            .position(|m| m.sorting().is_some() && m.engine.has_queue());
+        let Some(index) = sorter else {
+            return (0, queued_at_ms);
+        };
         let member = &mut self.members[index];
         let plugin = member.sorting().unwrap_or_default();
-        match member.engine.sort_key(&pod.object.to_string(), plugin, queued_at_ms) {
+        match member
+            .engine
+            .sort_key(&pod.object.to_string(), plugin, queued_at_ms)
+        {
             Ok(key) => key,
             Err(error) => {
-                self.failed(Failed { member: index, error });
+                self.failed(Failed {
+                    member: index,
+                    error,
+                });
                 (0, queued_at_ms)
             }
         }
@@ -150,14 +172,20 @@ impl Profile {
     pub fn sync(&mut self, snapshot: &Snapshot) {
         for index in 0..self.members.len() {
             if let Err(error) = self.members[index].sync(snapshot) {
-                self.failed(Failed { member: index, error });
+                self.failed(Failed {
+                    member: index,
+                    error,
+                });
             }
         }
     }
 
     fn sync_all(&mut self, snapshot: &Snapshot) -> Result<(), Failed> {
         for (index, member) in self.members.iter_mut().enumerate() {
-            member.sync(snapshot).map_err(|error| Failed { member: index, error })?;
+            member.sync(snapshot).map_err(|error| Failed {
+                member: index,
+                error,
+            })?;
         }
         Ok(())
     }
@@ -191,7 +219,12 @@ impl Profile {
         Outcome::Error("scheduling plugins keep failing".to_owned())
     }
 
-    fn try_once(&mut self, pod: &PodInfo, snapshot: &Snapshot, without: Option<usize>) -> Result<Outcome, Failed> {
+    fn try_once(
+        &mut self,
+        pod: &PodInfo,
+        snapshot: &Snapshot,
+        without: Option<usize>,
+    ) -> Result<Outcome, Failed> {
         self.sync_all(snapshot)?;
         let mut query = match (without, self.queries.remove(&pod.shape)) {
             (None, Some((_, query))) if query.is_known(&self.members) => query,
@@ -216,7 +249,11 @@ impl Profile {
     fn keep(&mut self, shape: Shape, query: Query) -> Result<(), Failed> {
         self.uses += 1;
         if self.queries.len() >= MAX_QUERIES {
-            let oldest = self.queries.iter().min_by_key(|(_, (used, _))| *used).map(|(shape, _)| *shape);
+            let oldest = self
+                .queries
+                .iter()
+                .min_by_key(|(_, (used, _))| *used)
+                .map(|(shape, _)| *shape);
             if let Some((_, query)) = oldest.and_then(|shape| self.queries.remove(&shape)) {
                 query.close(&mut self.members)?;
             }
@@ -231,8 +268,14 @@ impl Profile {
     }
 
     /// Changes that each member's mirror lacks; the caller applies them, member by member.
-    pub fn take_changes(&mut self, snapshot: &Snapshot) -> Vec<Vec<oarlock_wasm::scheduler::Change>> {
-        self.members.iter_mut().map(|m| m.take_changes(snapshot)).collect()
+    pub fn take_changes(
+        &mut self,
+        snapshot: &Snapshot,
+    ) -> Vec<Vec<oarlock_wasm::scheduler::Change>> {
+        self.members
+            .iter_mut()
+            .map(|m| m.take_changes(snapshot))
+            .collect()
     }
 
     /// Whether any member mirrors placed pods.

@@ -27,9 +27,23 @@ const RETRY: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub(crate) enum ProfileNews {
     Switched(Receipt),
-    Refused { profile: String, component: String, message: String },
-    RolledBack { profile: String, component: String, to: Option<String>, message: String },
-    GuestFailed { profile: String, component: String, message: String, traps: u32 },
+    Refused {
+        profile: String,
+        component: String,
+        message: String,
+    },
+    RolledBack {
+        profile: String,
+        component: String,
+        to: Option<String>,
+        message: String,
+    },
+    GuestFailed {
+        profile: String,
+        component: String,
+        message: String,
+        traps: u32,
+    },
 }
 
 fn profiles_gvr() -> Gvr {
@@ -63,8 +77,11 @@ pub(crate) async fn run(
         tried: HashMap::new(),
         previous: HashMap::new(),
     };
-    let mut components =
-        Reflector::start(Arc::clone(&cluster), Gvr::new("oarlock.dev", "v1alpha1", "components"), ListQuery::default());
+    let mut components = Reflector::start(
+        Arc::clone(&cluster),
+        Gvr::new("oarlock.dev", "v1alpha1", "components"),
+        ListQuery::default(),
+    );
     let mut profiles = Reflector::start(cluster, profiles_gvr(), ListQuery::default());
     let (mut components_synced, mut profiles_synced) = (false, false);
     loop {
@@ -122,10 +139,16 @@ impl Profiles {
             "spec": {"schedulerName": DEFAULT_SCHEDULER_NAME, "component": DEFAULT_COMPONENT},
         });
         loop {
-            match self.cluster.create(&profiles_gvr(), "", object.clone()).await {
+            match self
+                .cluster
+                .create(&profiles_gvr(), "", object.clone())
+                .await
+            {
                 Ok(_) => return,
                 Err(error) if error.reason == Reason::AlreadyExists => return,
-                Err(error) => tracing::warn!(%error, "the default scheduler profile was not made; it is tried again"),
+                Err(error) => {
+                    tracing::warn!(%error, "the default scheduler profile was not made; it is tried again")
+                }
             }
             tokio::time::sleep(RETRY).await;
         }
@@ -143,14 +166,26 @@ impl Profiles {
             }
             self.tried.insert(name.clone(), version.clone());
             let loaded = match parsed {
-                Ok(spec) => self.loader.load(self.cluster.as_ref(), &name, &spec, version.clone()).await,
+                Ok(spec) => {
+                    self.loader
+                        .load(self.cluster.as_ref(), &name, &spec, version.clone())
+                        .await
+                }
                 Err(message) => Err(message),
             };
             match loaded {
                 Ok(candidate) => self.inbox.push(Input::Candidate(Box::new(candidate))),
                 Err(message) => {
-                    let component = object["spec"]["component"].as_str().unwrap_or(DEFAULT_COMPONENT).to_owned();
-                    self.tell(ProfileNews::Refused { profile: name, component, message }).await;
+                    let component = object["spec"]["component"]
+                        .as_str()
+                        .unwrap_or(DEFAULT_COMPONENT)
+                        .to_owned();
+                    self.tell(ProfileNews::Refused {
+                        profile: name,
+                        component,
+                        message,
+                    })
+                    .await;
                 }
             }
         }
@@ -176,7 +211,8 @@ impl Profiles {
         };
         let (name, mut status, warning) = match news {
             ProfileNews::Switched(receipt) => {
-                self.previous.insert(receipt.profile.clone(), receipt.from.clone());
+                self.previous
+                    .insert(receipt.profile.clone(), receipt.from.clone());
                 let status = json!({
                     "conditions": [condition(true, "Active", "")],
                     "activeComponent": receipt.component,
@@ -191,20 +227,38 @@ impl Profiles {
                 });
                 (receipt.profile, status, None)
             }
-            ProfileNews::Refused { profile, component, message } => {
+            ProfileNews::Refused {
+                profile,
+                component,
+                message,
+            } => {
                 tracing::warn!(%profile, %component, %message, "a version of a scheduler profile does not become active");
-                let status = json!({"conditions": [condition(false, "ComponentRefused", &message)]});
+                let status =
+                    json!({"conditions": [condition(false, "ComponentRefused", &message)]});
                 (profile, status, Some(("ComponentRefused", message)))
             }
-            ProfileNews::RolledBack { profile, component, to, message } => {
-                let text = format!("component {component} {message}; back to {}", to.as_deref().unwrap_or("nothing"));
+            ProfileNews::RolledBack {
+                profile,
+                component,
+                to,
+                message,
+            } => {
+                let text = format!(
+                    "component {component} {message}; back to {}",
+                    to.as_deref().unwrap_or("nothing")
+                );
                 let status = json!({
                     "conditions": [condition(false, "RolledBack", &text)],
                     "activeComponent": to, "previousComponent": component,
                 });
                 (profile, status, Some(("RolledBack", text)))
             }
-            ProfileNews::GuestFailed { profile, component, message, traps } => {
+            ProfileNews::GuestFailed {
+                profile,
+                component,
+                message,
+                traps,
+            } => {
                 let status = json!({"traps": traps, "details": {"lastFailure": {"component": component, "message": message, "at": now}}});
                 (profile, status, None)
             }
@@ -213,7 +267,11 @@ impl Profiles {
             status["observedGeneration"] = json!(generation(object));
         }
         let patch = Patch::Merge(json!({"status": status}));
-        if let Err(error) = self.cluster.patch(&profiles_gvr(), &named(&name), "status", patch).await {
+        if let Err(error) = self
+            .cluster
+            .patch(&profiles_gvr(), &named(&name), "status", patch)
+            .await
+        {
             tracing::debug!(%error, profile = %name, "the status of a scheduler profile was not written");
         }
         if let Some((reason, message)) = warning {
@@ -232,7 +290,11 @@ impl Profiles {
             "action": "Swap", "reason": reason, "note": message, "type": "Warning",
             "regarding": {"apiVersion": "oarlock.dev/v1alpha1", "kind": "SchedulerProfile", "name": profile, "uid": uid},
         });
-        if let Err(error) = self.cluster.create(&Gvr::new("events.k8s.io", "v1", "events"), "default", event).await {
+        if let Err(error) = self
+            .cluster
+            .create(&Gvr::new("events.k8s.io", "v1", "events"), "default", event)
+            .await
+        {
             tracing::debug!(%error, "an event was not written");
         }
     }

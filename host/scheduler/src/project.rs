@@ -45,7 +45,13 @@ mod tests {
             assert_eq!(got, expect);
         };
         check(&[], node.clone());
-        check(&["/metadata/labels", "/spec/none"], json!({"metadata": {"labels": {"x/y": "1"}}}));
-        check(&["/metadata/labels/x~1y", "/spec/taints"], json!({"metadata": {"labels": {"x/y": "1"}}, "spec": {"taints": [1]}}));
+        check(
+            &["/metadata/labels", "/spec/none"],
+            json!({"metadata": {"labels": {"x/y": "1"}}}),
+        );
+        check(
+            &["/metadata/labels/x~1y", "/spec/taints"],
+            json!({"metadata": {"labels": {"x/y": "1"}}, "spec": {"taints": [1]}}),
+        );
     }
 }

@@ -88,7 +88,12 @@ pub struct Diagnosis {
 
 impl Default for Diagnosis {
     fn default() -> Self {
-        Self { reasons: BTreeMap::new(), prefilter: None, plugins: Vec::new(), wakes_on: Events::empty() }
+        Self {
+            reasons: BTreeMap::new(),
+            prefilter: None,
+            plugins: Vec::new(),
+            wakes_on: Events::empty(),
+        }
     }
 }
 
@@ -108,10 +113,18 @@ impl Query {
                     columns: query.columns.len()..query.columns.len(),
                 }
             } else {
-                match query.open_part(pod, index, &mut members[index]).map_err(|error| Failed { member: index, error })? {
+                match query
+                    .open_part(pod, index, &mut members[index])
+                    .map_err(|error| Failed {
+                        member: index,
+                        error,
+                    })? {
                     Ok(part) => part,
                     Err(verdict) => {
-                        query.refused = Some(Refused { member: index, verdict });
+                        query.refused = Some(Refused {
+                            member: index,
+                            verdict,
+                        });
                         break;
                     }
                 }
@@ -121,14 +134,22 @@ impl Query {
         Ok(query)
     }
 
-    fn open_part(&mut self, pod: &str, index: usize, member: &mut Member) -> Result<Result<Part, Verdict>, Error> {
+    fn open_part(
+        &mut self,
+        pod: &str,
+        index: usize,
+        member: &mut Member,
+    ) -> Result<Result<Part, Verdict>, Error> {
         let (filtering, scoring) = (member.filtering(), member.scoring());
         // One query serves both if no plugin that is in it for one of the two takes part in the other.
         let mut both = filtering.clone();
         both.extend(scoring.iter().copied().filter(|p| !filtering.contains(p)));
         let decides = |p: &u32| member.filtering_points(*p);
         let is_shared = both.iter().all(|p| filtering.contains(p) || !decides(p));
-        let filter = match member.engine.open(pod, if is_shared { &both } else { &filtering })? {
+        let filter = match member
+            .engine
+            .open(pod, if is_shared { &both } else { &filtering })?
+        {
             Ok(opened) => opened,
             Err(verdict) => return Ok(Err(verdict)),
         };
@@ -142,15 +163,28 @@ impl Query {
         let start = self.columns.len();
         for &plugin in &score.as_ref().unwrap_or(&filter).scores {
             let info = &member.infos[plugin as usize];
-            let weight = if scoring.contains(&plugin) { member.weight(plugin) } else { 0 };
+            let weight = if scoring.contains(&plugin) {
+                member.weight(plugin)
+            } else {
+                0
+            };
             let normalization = info.normalization;
-            self.columns.push(Column { member: index, plugin, weight, normalization, raw: Vec::new(), greatest: 0 });
+            self.columns.push(Column {
+                member: index,
+                plugin,
+                weight,
+                normalization,
+                raw: Vec::new(),
+                greatest: 0,
+            });
         }
         Ok(Ok(Part {
             epoch: member.epoch,
             objects_epoch: member.objects_epoch,
             filter_scope: member.widest(&filter.filters, |info| info.filter_scope),
-            score_scope: member.widest(&score.as_ref().unwrap_or(&filter).scores, |info| info.score_scope),
+            score_scope: member.widest(&score.as_ref().unwrap_or(&filter).scores, |info| {
+                info.score_scope
+            }),
             columns: start..self.columns.len(),
             filter: Some(filter),
             score,
@@ -159,7 +193,10 @@ impl Query {
 
     /// Whether every member still knows its part.
     pub fn is_known(&self, members: &[Member]) -> bool {
-        self.parts.iter().zip(members).all(|(part, member)| part.epoch == member.epoch)
+        self.parts
+            .iter()
+            .zip(members)
+            .all(|(part, member)| part.epoch == member.epoch)
     }
 
     /// Frees the parts; members that have forgotten them are not asked.
@@ -169,7 +206,10 @@ impl Query {
                 continue;
             }
             for opened in part.filter.iter().chain(&part.score) {
-                member.engine.close(opened.query).map_err(|error| Failed { member: index, error })?;
+                member.engine.close(opened.query).map_err(|error| Failed {
+                    member: index,
+                    error,
+                })?;
             }
         }
         Ok(())
@@ -214,16 +254,26 @@ impl Query {
             return Ok(());
         }
         self.asked += dirty.len() as u64;
-        let was_feasible: Vec<bool> = dirty.iter().map(|&slot| self.is_feasible(slot as usize)).collect();
+        let was_feasible: Vec<bool> = dirty
+            .iter()
+            .map(|&slot| self.is_feasible(slot as usize))
+            .collect();
         self.filter(members, snapshot, &dirty)?;
         let to_score: Vec<Slot> = if score_all {
-            (0..self.codes.len() as Slot).filter(|&slot| self.is_feasible(slot as usize)).collect()
+            (0..self.codes.len() as Slot)
+                .filter(|&slot| self.is_feasible(slot as usize))
+                .collect()
         } else {
-            dirty.iter().copied().filter(|&slot| self.is_feasible(slot as usize)).collect()
+            dirty
+                .iter()
+                .copied()
+                .filter(|&slot| self.is_feasible(slot as usize))
+                .collect()
         };
         let moved = self.score(members, &to_score, score_all, &dirty, &was_feasible)?;
         if moved || score_all {
-            let totals: Vec<Option<i64>> = (0..self.codes.len()).map(|slot| self.total(slot)).collect();
+            let totals: Vec<Option<i64>> =
+                (0..self.codes.len()).map(|slot| self.total(slot)).collect();
             self.ranking.rebuild(totals.into_iter());
         } else {
             for &slot in &dirty {
@@ -238,7 +288,12 @@ impl Query {
         self.codes[slot].1 == 0 && self.left_out[slot].is_none()
     }
 
-    fn filter(&mut self, members: &mut [Member], snapshot: &Snapshot, dirty: &[Slot]) -> Result<(), Failed> {
+    fn filter(
+        &mut self,
+        members: &mut [Member],
+        snapshot: &Snapshot,
+        dirty: &[Slot],
+    ) -> Result<(), Failed> {
         let mut asked: Vec<Slot> = Vec::with_capacity(dirty.len());
         for &slot in dirty {
             if snapshot.node(slot).is_some() {
@@ -250,13 +305,20 @@ impl Query {
             }
         }
         for (index, (part, member)) in self.parts.iter().zip(members).enumerate() {
-            let Some(opened) = part.filter.as_ref().filter(|o| !o.filters.is_empty()) else { continue };
+            let Some(opened) = part.filter.as_ref().filter(|o| !o.filters.is_empty()) else {
+                continue;
+            };
             if asked.is_empty() {
                 break;
             }
             let set = NodeSet::Some(asked);
-            let codes = member.engine.filter(opened, &set).map_err(|error| Failed { member: index, error })?;
-            let NodeSet::Some(nodes) = set else { unreachable!("made above") };
+            let codes = member.engine.filter(opened, &set).map_err(|error| Failed {
+                member: index,
+                error,
+            })?;
+            let NodeSet::Some(nodes) = set else {
+                unreachable!("made above")
+            };
             asked = Vec::with_capacity(nodes.len());
             for (slot, code) in nodes.into_iter().zip(codes) {
                 if code == 0 {
@@ -275,7 +337,10 @@ impl Query {
             let candidates = part.filter.as_ref().and_then(|o| o.candidates.as_ref());
             candidates.is_some_and(|c| !c.nodes.iter().any(|n| n == name))
         };
-        self.parts.iter().position(leaves_out).map(|index| index as u8)
+        self.parts
+            .iter()
+            .position(leaves_out)
+            .map(|index| index as u8)
     }
 
     /// Asks for scores; true if a greatest raw score moved, so that all totals have.
@@ -296,12 +361,26 @@ impl Query {
         }
         if !slots.is_empty() {
             for (index, part) in self.parts.iter().enumerate() {
-                let Some(opened) = part.score.as_ref().or(part.filter.as_ref()).filter(|o| !o.scores.is_empty()) else {
+                let Some(opened) = part
+                    .score
+                    .as_ref()
+                    .or(part.filter.as_ref())
+                    .filter(|o| !o.scores.is_empty())
+                else {
                     continue;
                 };
                 let set = NodeSet::Some(slots.to_vec());
-                let scores = members[index].engine.score(opened, &set).map_err(|error| Failed { member: index, error })?;
-                for (column, scores) in self.columns[part.columns.clone()].iter_mut().zip(scores.chunks(slots.len())) {
+                let scores = members[index]
+                    .engine
+                    .score(opened, &set)
+                    .map_err(|error| Failed {
+                        member: index,
+                        error,
+                    })?;
+                for (column, scores) in self.columns[part.columns.clone()]
+                    .iter_mut()
+                    .zip(scores.chunks(slots.len()))
+                {
                     for (slot, score) in slots.iter().zip(scores) {
                         column.raw[*slot as usize] = *score;
                     }
@@ -313,12 +392,19 @@ impl Query {
             if column.normalization == Normalization::None {
                 continue;
             }
-            let of_new = slots.iter().map(|s| column.raw[*s as usize]).max().unwrap_or(0).max(0);
+            let of_new = slots
+                .iter()
+                .map(|s| column.raw[*s as usize])
+                .max()
+                .unwrap_or(0)
+                .max(0);
             let greatest = if all {
                 of_new
             } else if recheck && of_new < column.greatest {
                 let feasible = self.codes.iter().zip(&self.left_out).zip(&column.raw);
-                let raws = feasible.filter(|((code, out), _)| code.1 == 0 && out.is_none()).map(|(_, raw)| *raw);
+                let raws = feasible
+                    .filter(|((code, out), _)| code.1 == 0 && out.is_none())
+                    .map(|(_, raw)| *raw);
                 raws.max().unwrap_or(0).max(0)
             } else {
                 column.greatest.max(of_new)
@@ -357,23 +443,41 @@ impl Query {
 
     /// By plugin: the weighted score of a feasible slot.
     pub fn scores_of(&self, slot: usize, members: &[Member]) -> Vec<(String, i64)> {
-        let score = |c: &Column| normalized(c.normalization, c.raw[slot], c.greatest).saturating_mul(c.weight);
-        self.columns.iter().map(|c| (members[c.member].name_of(c.plugin).to_owned(), score(c))).collect()
+        let score = |c: &Column| {
+            normalized(c.normalization, c.raw[slot], c.greatest).saturating_mul(c.weight)
+        };
+        self.columns
+            .iter()
+            .map(|c| (members[c.member].name_of(c.plugin).to_owned(), score(c)))
+            .collect()
     }
 
     /// Why no slot is feasible.
-    pub fn diagnose(&mut self, members: &mut [Member], snapshot: &Snapshot) -> Result<Diagnosis, Failed> {
+    pub fn diagnose(
+        &mut self,
+        members: &mut [Member],
+        snapshot: &Snapshot,
+    ) -> Result<Diagnosis, Failed> {
         let mut diagnosis = Diagnosis::default();
         let mut events = Events::empty();
-        let blame = |member: &Member, plugin: u32, diagnosis: &mut Diagnosis, events: &mut Events| {
-            let name = member.name_of(plugin);
-            if !diagnosis.plugins.iter().any(|p| p == name) {
-                diagnosis.plugins.push(name.to_owned());
-                *events |= member.infos.get(plugin as usize).map_or(Events::empty(), |info| info.wakes_on);
-            }
-        };
+        let blame =
+            |member: &Member, plugin: u32, diagnosis: &mut Diagnosis, events: &mut Events| {
+                let name = member.name_of(plugin);
+                if !diagnosis.plugins.iter().any(|p| p == name) {
+                    diagnosis.plugins.push(name.to_owned());
+                    *events |= member
+                        .infos
+                        .get(plugin as usize)
+                        .map_or(Events::empty(), |info| info.wakes_on);
+                }
+            };
         if let Some(refused) = &self.refused {
-            blame(&members[refused.member], refused.verdict.plugin, &mut diagnosis, &mut events);
+            blame(
+                &members[refused.member],
+                refused.verdict.plugin,
+                &mut diagnosis,
+                &mut events,
+            );
             diagnosis.prefilter = Some(refused.verdict.reasons.join(", "));
             diagnosis.wakes_on = events;
             return Ok(diagnosis);
@@ -407,7 +511,10 @@ impl Query {
                     let part = self.parts[usize::from(index)].filter.as_ref();
                     let query = part.map_or(0, |opened| opened.query);
                     let verdict = member.engine.why(query, code);
-                    let verdict = verdict.map_err(|error| Failed { member: usize::from(index), error })?;
+                    let verdict = verdict.map_err(|error| Failed {
+                        member: usize::from(index),
+                        error,
+                    })?;
                     self.why.entry((index, code)).or_insert(verdict)
                 }
             };
@@ -432,7 +539,11 @@ impl Diagnosis {
         if let Some(prefilter) = &self.prefilter {
             message.push_str(&format!(" {prefilter}."));
         } else if !self.reasons.is_empty() {
-            let mut parts: Vec<String> = self.reasons.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
+            let mut parts: Vec<String> = self
+                .reasons
+                .iter()
+                .map(|(reason, count)| format!("{count} {reason}"))
+                .collect();
             parts.sort_unstable();
             message.push_str(&format!(" {}.", parts.join(", ")));
         }
@@ -446,21 +557,30 @@ mod tests {
 
     #[test]
     fn messages() {
-        let check = |nodes: usize, prefilter: Option<&str>, reasons: &[(&str, usize)], expect: &str| {
-            let diagnosis = Diagnosis {
-                prefilter: prefilter.map(str::to_owned),
-                reasons: reasons.iter().map(|(r, n)| ((*r).to_owned(), *n)).collect(),
-                ..Diagnosis::default()
+        let check =
+            |nodes: usize, prefilter: Option<&str>, reasons: &[(&str, usize)], expect: &str| {
+                let diagnosis = Diagnosis {
+                    prefilter: prefilter.map(str::to_owned),
+                    reasons: reasons.iter().map(|(r, n)| ((*r).to_owned(), *n)).collect(),
+                    ..Diagnosis::default()
+                };
+                assert_eq!(diagnosis.message(nodes), expect);
             };
-            assert_eq!(diagnosis.message(nodes), expect);
-        };
         check(0, None, &[], "no nodes available to schedule pods");
         check(
             13,
             None,
-            &[("node(s) had untolerated taint(s)", 2), ("Insufficient cpu", 11)],
+            &[
+                ("node(s) had untolerated taint(s)", 2),
+                ("Insufficient cpu", 11),
+            ],
             "0/13 nodes are available: 11 Insufficient cpu, 2 node(s) had untolerated taint(s).",
         );
-        check(3, Some("pod affinity terms conflict"), &[], "0/3 nodes are available: pod affinity terms conflict.");
+        check(
+            3,
+            Some("pod affinity terms conflict"),
+            &[],
+            "0/3 nodes are available: pod affinity terms conflict.",
+        );
     }
 }

@@ -92,7 +92,9 @@ impl Queue {
     }
 
     pub fn is_in_flight(&self, uid: &str) -> bool {
-        self.pods.get(uid).is_some_and(|w| w.place == Place::InFlight)
+        self.pods
+            .get(uid)
+            .is_some_and(|w| w.place == Place::InFlight)
     }
 
     /// When a pod was first seen.
@@ -165,12 +167,18 @@ impl Queue {
     fn put(&mut self, uid: &Uid, place: Place) {
         self.next_version += 1;
         let version = self.next_version;
-        let Some(waiting) = self.pods.get_mut(uid) else { return };
+        let Some(waiting) = self.pods.get_mut(uid) else {
+            return;
+        };
         let before = std::mem::replace(&mut waiting.place, place);
         waiting.version = version;
         match place {
-            Place::Active => self.active.push(Reverse((waiting.key, version, Arc::clone(uid)))),
-            Place::Backoff(until) => self.backoff.push(Reverse((until, version, Arc::clone(uid)))),
+            Place::Active => self
+                .active
+                .push(Reverse((waiting.key, version, Arc::clone(uid)))),
+            Place::Backoff(until) => self
+                .backoff
+                .push(Reverse((until, version, Arc::clone(uid)))),
             _ => {}
         }
         if let Some(count) = self.count(before) {
@@ -192,24 +200,39 @@ impl Queue {
             waiting.attempts += 1;
             waiting.missed = Events::empty();
             let pod = Arc::clone(&waiting.pod);
-            return Some(Attempt { pod, attempts: waiting.attempts, first_seen_ms: waiting.first_seen_ms });
+            return Some(Attempt {
+                pod,
+                attempts: waiting.attempts,
+                first_seen_ms: waiting.first_seen_ms,
+            });
         }
         None
     }
 
     /// The pod fits nowhere: it waits for events of these classes. One that came while it was tried counts.
     pub fn reject(&mut self, uid: &Uid, wakes_on: Events, now_ms: u64) {
-        let Some(waiting) = self.pods.get_mut(uid) else { return };
+        let Some(waiting) = self.pods.get_mut(uid) else {
+            return;
+        };
         waiting.wakes_on = wakes_on;
         waiting.backoff_until_ms = now_ms + backoff_ms(waiting.attempts);
         let is_woken = waiting.missed.intersects(wakes_on);
         let until = waiting.backoff_until_ms;
-        self.put(uid, if is_woken { Place::Backoff(until) } else { Place::Unschedulable(now_ms) });
+        self.put(
+            uid,
+            if is_woken {
+                Place::Backoff(until)
+            } else {
+                Place::Unschedulable(now_ms)
+            },
+        );
     }
 
     /// Something went wrong with the attempt: the pod is tried again after its back-off.
     pub fn requeue(&mut self, uid: &Uid, now_ms: u64) {
-        let Some(waiting) = self.pods.get_mut(uid) else { return };
+        let Some(waiting) = self.pods.get_mut(uid) else {
+            return;
+        };
         waiting.backoff_until_ms = now_ms + backoff_ms(waiting.attempts);
         let until = waiting.backoff_until_ms;
         self.put(uid, Place::Backoff(until));
@@ -223,7 +246,9 @@ impl Queue {
         let mut woken = Vec::new();
         for (uid, waiting) in &mut self.pods {
             match waiting.place {
-                Place::Unschedulable(_) if waiting.wakes_on.intersects(events) => woken.push(Arc::clone(uid)),
+                Place::Unschedulable(_) if waiting.wakes_on.intersects(events) => {
+                    woken.push(Arc::clone(uid))
+                }
                 Place::InFlight => waiting.missed |= events,
                 _ => {}
             }
@@ -235,14 +260,24 @@ impl Queue {
 
     /// Whether anyone could be interested in an event; `wake` looks at every pod.
     pub fn may_wake(&self) -> bool {
-        self.counts.unschedulable > 0 || self.pods.len() > self.counts.active + self.counts.backoff + self.counts.gated
+        self.counts.unschedulable > 0
+            || self.pods.len() > self.counts.active + self.counts.backoff + self.counts.gated
     }
 
     /// To the active pods, or to those that back off if its time has not come.
     pub fn move_on(&mut self, uid: &Uid, now_ms: u64) {
-        let Some(waiting) = self.pods.get(uid) else { return };
+        let Some(waiting) = self.pods.get(uid) else {
+            return;
+        };
         let until = waiting.backoff_until_ms;
-        self.put(uid, if until > now_ms { Place::Backoff(until) } else { Place::Active });
+        self.put(
+            uid,
+            if until > now_ms {
+                Place::Backoff(until)
+            } else {
+                Place::Active
+            },
+        );
     }
 
     /// Moves pods whose time has come.
@@ -260,7 +295,12 @@ impl Queue {
         if now_ms >= self.next_flush_ms {
             self.next_flush_ms = now_ms + FLUSH_EVERY_MS;
             let too_long = |w: &Waiting| matches!(w.place, Place::Unschedulable(since) if now_ms - since >= MAX_UNSCHEDULABLE_MS);
-            let late: Vec<Uid> = self.pods.iter().filter(|(_, w)| too_long(w)).map(|(uid, _)| Arc::clone(uid)).collect();
+            let late: Vec<Uid> = self
+                .pods
+                .iter()
+                .filter(|(_, w)| too_long(w))
+                .map(|(uid, _)| Arc::clone(uid))
+                .collect();
             for uid in late {
                 self.move_on(&uid, now_ms);
             }
@@ -291,17 +331,26 @@ mod tests {
     use super::*;
 
     fn pod(name: &str) -> Arc<PodInfo> {
-        Arc::new(PodInfo::new(Arc::new(json!({"metadata": {"uid": name, "name": name, "namespace": "d"}, "spec": {}}))))
+        Arc::new(PodInfo::new(Arc::new(
+            json!({"metadata": {"uid": name, "name": name, "namespace": "d"}, "spec": {}}),
+        )))
     }
 
     fn popped(queue: &mut Queue) -> Vec<String> {
-        std::iter::from_fn(|| queue.pop()).map(|a| a.pod.uid.to_string()).collect()
+        std::iter::from_fn(|| queue.pop())
+            .map(|a| a.pod.uid.to_string())
+            .collect()
     }
 
     #[test]
     fn order_is_by_key() {
         let mut queue = Queue::new();
-        for (name, key) in [("late", (0, 9)), ("low", (5, 0)), ("high", (-5, 99)), ("early", (0, 1))] {
+        for (name, key) in [
+            ("late", (0, 9)),
+            ("low", (5, 0)),
+            ("high", (-5, 99)),
+            ("early", (0, 1)),
+        ] {
             queue.add(pod(name), key, 0);
         }
         queue.remove("early");
@@ -310,7 +359,13 @@ mod tests {
 
     #[test]
     fn backs_off_longer_each_time() {
-        for (attempts, expect) in [(1, 1_000), (2, 2_000), (4, 8_000), (5, 10_000), (400, 10_000)] {
+        for (attempts, expect) in [
+            (1, 1_000),
+            (2, 2_000),
+            (4, 8_000),
+            (5, 10_000),
+            (400, 10_000),
+        ] {
             assert_eq!(backoff_ms(attempts), expect, "{attempts}");
         }
     }
@@ -322,9 +377,21 @@ mod tests {
         let uid = queue.pop().unwrap().pod.uid.clone();
         queue.reject(&uid, Events::NODE_ADD, 100);
         queue.wake(Events::POD_DELETE, 200);
-        assert_eq!(queue.counts(), Counts { unschedulable: 1, ..Counts::default() });
+        assert_eq!(
+            queue.counts(),
+            Counts {
+                unschedulable: 1,
+                ..Counts::default()
+            }
+        );
         queue.wake(Events::NODE_ADD | Events::NODE_LABEL, 300);
-        assert_eq!(queue.counts(), Counts { backoff: 1, ..Counts::default() });
+        assert_eq!(
+            queue.counts(),
+            Counts {
+                backoff: 1,
+                ..Counts::default()
+            }
+        );
         assert_eq!(queue.next_timer_ms(), Some(1_100));
         queue.flush(1_099);
         assert!(queue.pop().is_none());

@@ -58,7 +58,8 @@ impl Ranking {
     /// The first slot at or after `start` (going round) among those with the best total.
     pub fn best_from(&self, start: usize) -> Option<usize> {
         let best = self.best_total()?;
-        self.first_with(best, start).or_else(|| self.first_with(best, 0))
+        self.first_with(best, start)
+            .or_else(|| self.first_with(best, 0))
     }
 
     /// The first slot at or after `start` that holds `best`, which is the greatest of all.

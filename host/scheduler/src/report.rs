@@ -17,7 +17,12 @@ const MAX_REMEMBERED: usize = 10_000;
 
 /// The merge patch of a pod's status that sets PodScheduled to False; `None` if it says so already.
 pub fn not_scheduled(pod: &PodInfo, reason: &str, message: &str, now: Timestamp) -> Option<Value> {
-    let mut conditions = pod.object.pointer("/status/conditions").and_then(Value::as_array).cloned().unwrap_or_default();
+    let mut conditions = pod
+        .object
+        .pointer("/status/conditions")
+        .and_then(Value::as_array)
+        .cloned()
+        .unwrap_or_default();
     let mut since = format_time(now);
     if let Some(at) = conditions.iter().position(|c| c["type"] == "PodScheduled") {
         let old = conditions.remove(at);
@@ -38,9 +43,20 @@ pub fn not_scheduled(pod: &PodInfo, reason: &str, message: &str, now: Timestamp)
 }
 
 /// An event of events.k8s.io/v1 about a pod. `unique` makes its name.
-pub fn event(pod: &PodInfo, warning: bool, reason: &str, message: &str, now: Timestamp, unique: u64) -> Value {
+pub fn event(
+    pod: &PodInfo,
+    warning: bool,
+    reason: &str,
+    message: &str,
+    now: Timestamp,
+    unique: u64,
+) -> Value {
     let reporter = scheduler_name(&pod.object);
-    let name = format!("{}.{:x}", pod.key.name, (now.as_nanosecond() as u64).wrapping_add(unique));
+    let name = format!(
+        "{}.{:x}",
+        pod.key.name,
+        (now.as_nanosecond() as u64).wrapping_add(unique)
+    );
     json!({
         "apiVersion": "events.k8s.io/v1", "kind": "Event",
         "metadata": {"name": name, "namespace": pod.key.namespace},
@@ -66,8 +82,13 @@ impl Limiter {
         if self.said.get(uid).is_some_and(|said| said == message) {
             return false;
         }
-        let grown = now_ms.saturating_sub(self.last_ms).saturating_mul(EVENTS_PER_SECOND);
-        self.tokens_milli = self.tokens_milli.saturating_add(grown).min(EVENT_BURST * 1_000);
+        let grown = now_ms
+            .saturating_sub(self.last_ms)
+            .saturating_mul(EVENTS_PER_SECOND);
+        self.tokens_milli = self
+            .tokens_milli
+            .saturating_add(grown)
+            .min(EVENT_BURST * 1_000);
         self.last_ms = now_ms;
         if self.tokens_milli < 1_000 {
             return false;
@@ -89,13 +110,27 @@ mod tests {
 
     #[test]
     fn conditions_keep_the_others_and_their_time() {
-        let pod = |conditions: Value| PodInfo::new(Arc::new(json!({"status": {"conditions": conditions}})));
+        let pod = |conditions: Value| {
+            PodInfo::new(Arc::new(json!({"status": {"conditions": conditions}})))
+        };
         let old = json!([{"type": "Ready", "status": "False"},
             {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "m", "lastTransitionTime": "t"}]);
-        assert_eq!(not_scheduled(&pod(old.clone()), "Unschedulable", "m", Timestamp::UNIX_EPOCH), None);
-        let patch = not_scheduled(&pod(old), "Unschedulable", "other", Timestamp::UNIX_EPOCH).unwrap();
+        assert_eq!(
+            not_scheduled(
+                &pod(old.clone()),
+                "Unschedulable",
+                "m",
+                Timestamp::UNIX_EPOCH
+            ),
+            None
+        );
+        let patch =
+            not_scheduled(&pod(old), "Unschedulable", "other", Timestamp::UNIX_EPOCH).unwrap();
         let conditions = &patch["status"]["conditions"];
-        assert_eq!((&conditions[0]["type"], &conditions[1]["lastTransitionTime"]), (&json!("Ready"), &json!("t")));
+        assert_eq!(
+            (&conditions[0]["type"], &conditions[1]["lastTransitionTime"]),
+            (&json!("Ready"), &json!("t"))
+        );
     }
 
     #[test]
@@ -103,7 +138,9 @@ mod tests {
         let mut limiter = Limiter::default();
         let uid = |n: u64| -> Uid { n.to_string().into() };
         let now = 10_000;
-        let told = (0..EVENT_BURST + 50).filter(|n| limiter.may(&uid(*n), "m", now)).count();
+        let told = (0..EVENT_BURST + 50)
+            .filter(|n| limiter.may(&uid(*n), "m", now))
+            .count();
         assert_eq!(told as u64, EVENT_BURST);
         assert!(!limiter.may(&uid(0), "m", now + 1_000));
         assert!(limiter.may(&uid(0), "other", now + 1_000));

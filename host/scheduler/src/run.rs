@@ -52,8 +52,18 @@ pub struct SchedulerConfig {
 
 impl SchedulerConfig {
     /// With the usual limits and the machine's clock.
-    pub fn new(cluster: Arc<dyn Cluster>, engine: Engine, components: HashMap<String, Arc<[u8]>>) -> Self {
-        Self { cluster, engine, env: Arc::new(SystemEnv), limits: Limits::default(), components }
+    pub fn new(
+        cluster: Arc<dyn Cluster>,
+        engine: Engine,
+        components: HashMap<String, Arc<[u8]>>,
+    ) -> Self {
+        Self {
+            cluster,
+            engine,
+            env: Arc::new(SystemEnv),
+            limits: Limits::default(),
+            components,
+        }
     }
 }
 
@@ -86,7 +96,11 @@ impl Inbox {
         if inner.0.is_empty() && !inner.1 && !timeout.is_zero() {
             self.wakeup.wait_for(&mut inner, timeout);
         }
-        if inner.1 { None } else { Some(std::mem::take(&mut inner.0)) }
+        if inner.1 {
+            None
+        } else {
+            Some(std::mem::take(&mut inner.0))
+        }
     }
 }
 
@@ -160,7 +174,11 @@ impl Scheduler {
         let (profiles, profile_rx) = mpsc::unbounded_channel();
         let (warm, warm_rx) = mpsc::unbounded_channel();
         let mut tasks = JoinSet::new();
-        tasks.spawn(bind_all(Arc::clone(&config.cluster), bind_rx, Arc::clone(&inbox)));
+        tasks.spawn(bind_all(
+            Arc::clone(&config.cluster),
+            bind_rx,
+            Arc::clone(&inbox),
+        ));
         tasks.spawn(write_statuses(Arc::clone(&config.cluster), status_rx));
         tasks.spawn(write_events(Arc::clone(&config.cluster), event_rx));
         tasks.spawn(warm_all(warm_rx, Arc::clone(&inbox)));
@@ -171,16 +189,42 @@ impl Scheduler {
             builtin: Arc::new(config.components.clone()),
         };
         if !loader.builtin.contains_key(DEFAULT_COMPONENT) {
-            tracing::warn!("no component {DEFAULT_COMPONENT} ships: profiles must name components of the cluster");
+            tracing::warn!(
+                "no component {DEFAULT_COMPONENT} ships: profiles must name components of the cluster"
+            );
         }
-        tasks.spawn(profiles::run(Arc::clone(&config.cluster), loader, profile_rx, Arc::clone(&inbox)));
+        tasks.spawn(profiles::run(
+            Arc::clone(&config.cluster),
+            loader,
+            profile_rx,
+            Arc::clone(&inbox),
+        ));
         let reflectors = watch(&config.cluster, &inbox);
-        let outlets = Outlets { binds, statuses, events, profiles, warm };
-        let cycle = Cycle { inbox: Arc::clone(&inbox), env: config.env, metrics: metrics.clone(), outlets };
-        let thread = std::thread::Builder::new().name("scheduler".to_owned()).stack_size(STACK_BYTES);
+        let outlets = Outlets {
+            binds,
+            statuses,
+            events,
+            profiles,
+            warm,
+        };
+        let cycle = Cycle {
+            inbox: Arc::clone(&inbox),
+            env: config.env,
+            metrics: metrics.clone(),
+            outlets,
+        };
+        let thread = std::thread::Builder::new()
+            .name("scheduler".to_owned())
+            .stack_size(STACK_BYTES);
         let thread = thread.spawn(move || cycle.run())?;
         let inbox = Arc::new(InboxHandle(inbox));
-        Ok(Handle { inbox, thread: Some(thread), tasks, _reflectors: reflectors, metrics })
+        Ok(Handle {
+            inbox,
+            thread: Some(thread),
+            tasks,
+            _reflectors: reflectors,
+            metrics,
+        })
     }
 }
 
@@ -205,10 +249,17 @@ fn watch(cluster: &Arc<dyn Cluster>, inbox: &Arc<Inbox>) -> Vec<oarlock_client::
                 }
             }
         };
-        Reflector::start_with(Arc::clone(cluster), gvr("", "v1", resource), ListQuery::default(), handler)
+        Reflector::start_with(
+            Arc::clone(cluster),
+            gvr("", "v1", resource),
+            ListQuery::default(),
+            handler,
+        )
     };
     let pods = |delta: Delta| match delta {
-        Delta::Added(object) | Delta::Updated { new: object, .. } => Some(Input::Pod(Arc::new(PodInfo::new(object)))),
+        Delta::Added(object) | Delta::Updated { new: object, .. } => {
+            Some(Input::Pod(Arc::new(PodInfo::new(object))))
+        }
         Delta::Deleted(object) => Some(Input::PodGone(object)),
         Delta::Synced => None,
     };
@@ -229,7 +280,10 @@ struct Cycle {
 }
 
 impl Cycle {
-    #[expect(clippy::disallowed_methods, reason = "edge: the duration of attempts is measured here")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "edge: the duration of attempts is measured here"
+    )]
     fn run(self) {
         let mut core = Core::new();
         let mut limiter = Limiter::default();
@@ -237,9 +291,17 @@ impl Cycle {
         let mut told = 0u64;
         loop {
             let now = self.env.now_ms();
-            let timer = core.next_timer_ms().map_or(MAX_IDLE, |at| Duration::from_millis(at.saturating_sub(now)));
-            let timeout = if more { Duration::ZERO } else { timer.min(MAX_IDLE) };
-            let Some(inputs) = self.inbox.take(timeout) else { break };
+            let timer = core
+                .next_timer_ms()
+                .map_or(MAX_IDLE, |at| Duration::from_millis(at.saturating_sub(now)));
+            let timeout = if more {
+                Duration::ZERO
+            } else {
+                timer.min(MAX_IDLE)
+            };
+            let Some(inputs) = self.inbox.take(timeout) else {
+                break;
+            };
             let now = self.env.now_ms();
             for input in inputs {
                 core.handle(input, now);
@@ -248,7 +310,10 @@ impl Cycle {
             more = core.run(now, CYCLES_A_TURN);
             let actions = core.take_actions();
             let ended = core.take_ended();
-            let tried = actions.iter().filter(|a| matches!(a, Action::Bind { .. } | Action::NotScheduled { .. })).count();
+            let tried = actions
+                .iter()
+                .filter(|a| matches!(a, Action::Bind { .. } | Action::NotScheduled { .. }))
+                .count();
             if tried > 0 {
                 let each = began.elapsed().as_secs_f64() / tried as f64;
                 (0..tried).for_each(|_| self.metrics.attempt_seconds.observe(each));
@@ -266,7 +331,11 @@ impl Cycle {
         match action {
             Action::Bind { pod, node } => {
                 let (uid, node) = (pod.uid.as_ref().to_owned(), node.as_ref().to_owned());
-                let binding = Binding { pod: pod.key.clone(), uid, node };
+                let binding = Binding {
+                    pod: pod.key.clone(),
+                    uid,
+                    node,
+                };
                 let _ = self.outlets.binds.send((Arc::clone(&pod.uid), binding));
             }
             Action::Scheduled { pod, node } => {
@@ -274,9 +343,21 @@ impl Cycle {
                 let note = format!("Successfully assigned {namespace}/{name} to {node}");
                 self.tell(&pod, false, "Scheduled", &note, limiter, now_ms, told);
             }
-            Action::NotScheduled { pod, reason, message } => {
+            Action::NotScheduled {
+                pod,
+                reason,
+                message,
+            } => {
                 if reason != "SchedulingGated" {
-                    self.tell(&pod, true, "FailedScheduling", &message, limiter, now_ms, told);
+                    self.tell(
+                        &pod,
+                        true,
+                        "FailedScheduling",
+                        &message,
+                        limiter,
+                        now_ms,
+                        told,
+                    );
                 }
                 let _ = self.outlets.statuses.send((pod, reason, message));
             }
@@ -288,22 +369,60 @@ impl Cycle {
                 tracing::info!(profile = %receipt.profile, component = %receipt.component, "scheduler profile is active");
                 let _ = self.outlets.profiles.send(ProfileNews::Switched(receipt));
             }
-            Action::Refused { profile, component, message, .. } => {
-                let _ = self.outlets.profiles.send(ProfileNews::Refused { profile, component, message });
+            Action::Refused {
+                profile,
+                component,
+                message,
+                ..
+            } => {
+                let _ = self.outlets.profiles.send(ProfileNews::Refused {
+                    profile,
+                    component,
+                    message,
+                });
             }
-            Action::RolledBack { profile, component, to, message } => {
+            Action::RolledBack {
+                profile,
+                component,
+                to,
+                message,
+            } => {
                 tracing::error!(%profile, %component, to = to.as_deref().unwrap_or(""), %message, "scheduler profile is rolled back");
-                let _ = self.outlets.profiles.send(ProfileNews::RolledBack { profile, component, to, message });
+                let _ = self.outlets.profiles.send(ProfileNews::RolledBack {
+                    profile,
+                    component,
+                    to,
+                    message,
+                });
             }
-            Action::GuestFailed { profile, component, message, traps } => {
+            Action::GuestFailed {
+                profile,
+                component,
+                message,
+                traps,
+            } => {
                 self.metrics.traps.inc();
-                let _ = self.outlets.profiles.send(ProfileNews::GuestFailed { profile, component, message, traps });
+                let _ = self.outlets.profiles.send(ProfileNews::GuestFailed {
+                    profile,
+                    component,
+                    message,
+                    traps,
+                });
             }
         }
     }
 
     #[expect(clippy::too_many_arguments, reason = "the parts of an event")]
-    fn tell(&self, pod: &PodInfo, warning: bool, reason: &str, note: &str, limiter: &mut Limiter, now_ms: u64, told: &mut u64) {
+    fn tell(
+        &self,
+        pod: &PodInfo,
+        warning: bool,
+        reason: &str,
+        note: &str,
+        limiter: &mut Limiter,
+        now_ms: u64,
+        told: &mut u64,
+    ) {
         if !limiter.may(&pod.uid, note, now_ms) {
             self.metrics.events_dropped.inc();
             return;
@@ -311,22 +430,38 @@ impl Cycle {
         *told += 1;
         let now = timestamp(now_ms);
         let event = report::event(pod, warning, reason, note, now, *told);
-        if self.outlets.events.try_send((pod.key.namespace.clone(), event)).is_err() {
+        if self
+            .outlets
+            .events
+            .try_send((pod.key.namespace.clone(), event))
+            .is_err()
+        {
             self.metrics.events_dropped.inc();
         }
     }
 }
 
 pub(crate) fn timestamp(now_ms: u64) -> Timestamp {
-    i64::try_from(now_ms).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok()).unwrap_or(Timestamp::UNIX_EPOCH)
+    i64::try_from(now_ms)
+        .ok()
+        .and_then(|ms| Timestamp::from_millisecond(ms).ok())
+        .unwrap_or(Timestamp::UNIX_EPOCH)
 }
 
-async fn bind_all(cluster: Arc<dyn Cluster>, mut queue: mpsc::UnboundedReceiver<(Uid, Binding)>, inbox: Arc<Inbox>) {
+async fn bind_all(
+    cluster: Arc<dyn Cluster>,
+    mut queue: mpsc::UnboundedReceiver<(Uid, Binding)>,
+    inbox: Arc<Inbox>,
+) {
     let mut batch = Vec::new();
     while queue.recv_many(&mut batch, MAX_BIND_BATCH).await > 0 {
         let (uids, bindings): (Vec<Uid>, Vec<Binding>) = batch.drain(..).unzip();
         let results = cluster.bind(bindings).await;
-        inbox.extend(uids.into_iter().zip(results).map(|(uid, result)| Input::Bound(uid, result)));
+        inbox.extend(
+            uids.into_iter()
+                .zip(results)
+                .map(|(uid, result)| Input::Bound(uid, result)),
+        );
     }
 }
 
@@ -350,7 +485,12 @@ async fn write_statuses(
         if patches.is_empty() {
             continue;
         }
-        for error in cluster.patch_statuses(&pods, patches).await.into_iter().filter_map(Result::err) {
+        for error in cluster
+            .patch_statuses(&pods, patches)
+            .await
+            .into_iter()
+            .filter_map(Result::err)
+        {
             tracing::debug!(%error, "the status of a pod was not written");
         }
     }
@@ -368,7 +508,9 @@ async fn write_events(cluster: Arc<dyn Cluster>, mut queue: mpsc::Receiver<(Stri
 /// Fills the mirrors of candidates beside the cycle thread.
 async fn warm_all(mut queue: mpsc::UnboundedReceiver<Action>, inbox: Arc<Inbox>) {
     while let Some(action) = queue.recv().await {
-        let Action::Warm(mut candidate, changes) = action else { continue };
+        let Action::Warm(mut candidate, changes) = action else {
+            continue;
+        };
         let inbox = Arc::clone(&inbox);
         tokio::task::spawn_blocking(move || {
             let result = apply(&mut candidate.profile, &changes);
@@ -379,7 +521,10 @@ async fn warm_all(mut queue: mpsc::UnboundedReceiver<Action>, inbox: Arc<Inbox>)
 
 /// The object of a cache, by name.
 pub(crate) fn named(name: &str) -> Key {
-    Key { namespace: String::new(), name: name.to_owned() }
+    Key {
+        namespace: String::new(),
+        name: name.to_owned(),
+    }
 }
 
 /// `metadata.generation`, for status.

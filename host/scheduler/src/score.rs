@@ -14,7 +14,9 @@ pub fn normalized(normalization: Normalization, raw: i64, greatest: i64) -> i64 
         Normalization::ByMaximum if greatest == 0 => raw,
         Normalization::ByMaximumReversed if greatest == 0 => MAX_NODE_SCORE,
         Normalization::ByMaximum => MAX_NODE_SCORE.saturating_mul(raw) / greatest,
-        Normalization::ByMaximumReversed => MAX_NODE_SCORE - MAX_NODE_SCORE.saturating_mul(raw) / greatest,
+        Normalization::ByMaximumReversed => {
+            MAX_NODE_SCORE - MAX_NODE_SCORE.saturating_mul(raw) / greatest
+        }
     }
 }
 

@@ -24,7 +24,13 @@ const IDENTITY_KEYS: [&str; 6] = [
 const SPEC_LEFT_OUT: [&str; 4] = ["nodeName", "hostname", "subdomain", "volumes"];
 const CONTAINER_LEFT_OUT: [&str; 1] = ["volumeMounts"];
 /// Volumes of these kinds have no say in where a pod can run, and may have generated names.
-const PLAIN_VOLUMES: [&str; 5] = ["projected", "configMap", "secret", "emptyDir", "downwardAPI"];
+const PLAIN_VOLUMES: [&str; 5] = [
+    "projected",
+    "configMap",
+    "secret",
+    "emptyDir",
+    "downwardAPI",
+];
 
 impl Shape {
     pub fn of(pod: &Value) -> Self {
@@ -43,8 +49,13 @@ fn hash_pod(pod: &Value, hasher: &mut impl Hasher) {
     for field in ["labels", "annotations"] {
         hash_map(metadata[field].as_object(), &IDENTITY_KEYS, hasher);
     }
-    let Some(spec) = pod.get("spec").and_then(Value::as_object) else { return };
-    for (name, value) in spec.iter().filter(|(name, _)| !SPEC_LEFT_OUT.contains(&name.as_str())) {
+    let Some(spec) = pod.get("spec").and_then(Value::as_object) else {
+        return;
+    };
+    for (name, value) in spec
+        .iter()
+        .filter(|(name, _)| !SPEC_LEFT_OUT.contains(&name.as_str()))
+    {
         name.hash(hasher);
         match name.as_str() {
             "containers" | "initContainers" => {
@@ -55,8 +66,15 @@ fn hash_pod(pod: &Value, hasher: &mut impl Hasher) {
             _ => hash_value(value, hasher),
         }
     }
-    for volume in spec.get("volumes").and_then(Value::as_array).into_iter().flatten() {
-        let is_plain = volume.as_object().is_some_and(|v| v.keys().any(|k| PLAIN_VOLUMES.contains(&k.as_str())));
+    for volume in spec
+        .get("volumes")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+    {
+        let is_plain = volume
+            .as_object()
+            .is_some_and(|v| v.keys().any(|k| PLAIN_VOLUMES.contains(&k.as_str())));
         if !is_plain {
             hash_map(volume.as_object(), &["name"], hasher);
         }
@@ -64,7 +82,11 @@ fn hash_pod(pod: &Value, hasher: &mut impl Hasher) {
 }
 
 fn hash_map(map: Option<&Map<String, Value>>, left_out: &[&str], hasher: &mut impl Hasher) {
-    for (key, value) in map.into_iter().flatten().filter(|(key, _)| !left_out.contains(&key.as_str())) {
+    for (key, value) in map
+        .into_iter()
+        .flatten()
+        .filter(|(key, _)| !left_out.contains(&key.as_str()))
+    {
         key.hash(hasher);
         hash_value(value, hasher);
     }
@@ -113,7 +135,9 @@ mod tests {
             assert_eq!(Shape::of(&base) == Shape::of(&other), same, "{other}");
         };
         check(true, &|p| p["metadata"]["name"] = json!("y"));
-        check(true, &|p| p["metadata"]["labels"]["apps.kubernetes.io/pod-index"] = json!("3"));
+        check(true, &|p| {
+            p["metadata"]["labels"]["apps.kubernetes.io/pod-index"] = json!("3")
+        });
         check(true, &|p| {
             p["spec"]["volumes"][0]["name"] = json!("kube-api-access-2");
             p["spec"]["containers"][0]["volumeMounts"][0]["name"] = json!("kube-api-access-2");
@@ -123,6 +147,12 @@ mod tests {
         check(false, &|p| p["metadata"]["namespace"] = json!("b"));
         check(false, &|p| p["spec"]["priority"] = json!(7));
         check(false, &|p| p["spec"]["containers"][0]["image"] = json!("j"));
-        check(false, &|p| p["spec"]["volumes"] = json!([{"name": "d", "persistentVolumeClaim": {"claimName": "c"}}]));
+        check(
+            false,
+            &|p| {
+                p["spec"]["volumes"] =
+                    json!([{"name": "d", "persistentVolumeClaim": {"claimName": "c"}}])
+            },
+        );
     }
 }

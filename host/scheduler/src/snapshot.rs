@@ -176,7 +176,9 @@ impl Snapshot {
     }
 
     pub fn remove_node(&mut self, name: &str) {
-        let Some(slot) = self.slot_of(name) else { return };
+        let Some(slot) = self.slot_of(name) else {
+            return;
+        };
         if self.entries[slot as usize].node.take().is_some() {
             self.node_count -= 1;
             self.touch(slot, true);
@@ -186,9 +188,18 @@ impl Snapshot {
 
     /// A pod that is bound to a node, as the cluster says. Confirms an assumed pod. Says whether pods that wait for a placed
     /// pod may be interested.
-    pub fn place(&mut self, uid: &Uid, node: &str, usage: &Arc<PodUsage>, object: &Object) -> Events {
+    pub fn place(
+        &mut self,
+        uid: &Uid,
+        node: &str,
+        usage: &Arc<PodUsage>,
+        object: &Object,
+    ) -> Events {
         let slot = self.entry_of(node);
-        let known = self.pods.get_mut(uid).filter(|p| p.slot == slot && (Arc::ptr_eq(&p.usage, usage) || p.usage == *usage));
+        let known = self
+            .pods
+            .get_mut(uid)
+            .filter(|p| p.slot == slot && (Arc::ptr_eq(&p.usage, usage) || p.usage == *usage));
         if let Some(placed) = known {
             placed.assumed = false;
             let relabelled = meta::labels(&placed.object) != meta::labels(object);
@@ -196,7 +207,11 @@ impl Snapshot {
             if relabelled {
                 self.note_pod(uid);
             }
-            return if relabelled { Events::POD_PLACED } else { Events::empty() };
+            return if relabelled {
+                Events::POD_PLACED
+            } else {
+                Events::empty()
+            };
         }
         self.insert(uid, slot, Arc::clone(usage), Arc::clone(object), false);
         Events::POD_PLACED
@@ -207,19 +222,36 @@ impl Snapshot {
         self.insert(uid, slot, Arc::clone(usage), Arc::clone(object), true);
     }
 
-    fn insert(&mut self, uid: &Uid, slot: Slot, usage: Arc<PodUsage>, object: Object, assumed: bool) {
+    fn insert(
+        &mut self,
+        uid: &Uid,
+        slot: Slot,
+        usage: Arc<PodUsage>,
+        object: Object,
+        assumed: bool,
+    ) {
         self.remove_pod(uid);
         let entry = &mut self.entries[slot as usize];
         entry.usage.add(&usage);
         entry.pods.insert(Arc::clone(uid));
-        self.pods.insert(Arc::clone(uid), Placed { slot, usage, object, assumed });
+        self.pods.insert(
+            Arc::clone(uid),
+            Placed {
+                slot,
+                usage,
+                object,
+                assumed,
+            },
+        );
         self.touch(slot, false);
         self.note_pod(uid);
     }
 
     /// Takes a pod off its node; false if it was on none.
     pub fn remove_pod(&mut self, uid: &str) -> bool {
-        let Some((uid, placed)) = self.pods.remove_entry(uid) else { return false };
+        let Some((uid, placed)) = self.pods.remove_entry(uid) else {
+            return false;
+        };
         let entry = &mut self.entries[placed.slot as usize];
         entry.usage.remove(&placed.usage);
         entry.pods.remove(&uid);
@@ -251,9 +283,17 @@ impl Snapshot {
         }
         let change = |slot: Slot| {
             let entry = &self.entries[slot as usize];
-            SlotChange { slot, object: entry.object_stamp > since, usage: entry.usage_stamp > since }
+            SlotChange {
+                slot,
+                object: entry.object_stamp > since,
+                usage: entry.usage_stamp > since,
+            }
         };
-        let reaches_back = since > 0 && self.log.front().is_none_or(|(first, _)| *first <= since + 1);
+        let reaches_back = since > 0
+            && self
+                .log
+                .front()
+                .is_none_or(|(first, _)| *first <= since + 1);
         if reaches_back {
             let start = self.log.partition_point(|(stamp, _)| *stamp <= since);
             for (stamp, slot) in self.log.range(start..) {
@@ -275,7 +315,9 @@ impl Snapshot {
 
     /// Uids of placed pods with changes after `since` (with repeats); `None` if that is no longer known: take all.
     pub fn pods_changed_since(&self, since: u64) -> Option<impl Iterator<Item = &Uid>> {
-        let reaches_back = since > 0 && (self.pod_log.len() < MAX_LOG || self.pod_log.front().is_some_and(|f| f.0 <= since + 1));
+        let reaches_back = since > 0
+            && (self.pod_log.len() < MAX_LOG
+                || self.pod_log.front().is_some_and(|f| f.0 <= since + 1));
         let start = self.pod_log.partition_point(|(stamp, _)| *stamp <= since);
         reaches_back.then(|| self.pod_log.range(start..).map(|(_, uid)| uid))
     }
@@ -325,13 +367,19 @@ mod tests {
         let slot = snapshot.slot_of("late").unwrap();
         assert!(snapshot.node(slot).is_none());
         snapshot.set_node(node("late"));
-        assert_eq!((snapshot.slot_of("late"), snapshot.usage(slot).pods()), (Some(slot), 1));
+        assert_eq!(
+            (snapshot.slot_of("late"), snapshot.usage(slot).pods()),
+            (Some(slot), 1)
+        );
         snapshot.remove_node("late");
         assert_eq!(snapshot.slot_of("late"), Some(slot));
         snapshot.remove_pod("u");
         assert_eq!(snapshot.slot_of("late"), None);
         snapshot.set_node(node("other"));
-        assert_eq!((snapshot.slot_of("other"), snapshot.usage(slot).pods()), (Some(slot), 0));
+        assert_eq!(
+            (snapshot.slot_of("other"), snapshot.usage(slot).pods()),
+            (Some(slot), 0)
+        );
     }
 
     #[test]

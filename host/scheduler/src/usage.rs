@@ -49,8 +49,12 @@ impl PodUsage {
     /// Of a v1.Pod. Parts that cannot be read count nothing.
     pub fn of(pod: &Value) -> Self {
         let (real, nonzero) = PodResources::deserialize(pod).unwrap_or_default().placed();
-        let mut usage =
-            Self { real, nonzero_cpu_milli: nonzero.cpu_milli, nonzero_memory: nonzero.memory, ports: Vec::new() };
+        let mut usage = Self {
+            real,
+            nonzero_cpu_milli: nonzero.cpu_milli,
+            nonzero_memory: nonzero.memory,
+            ports: Vec::new(),
+        };
         usage.ports = host_ports(pod);
         usage
     }
@@ -61,8 +65,16 @@ fn host_ports(pod: &Value) -> Vec<HostPort> {
     let spec = PortsPod::deserialize(pod).unwrap_or_default().spec;
     let sidecars = spec.init_containers.into_iter().flatten();
     let sidecars = sidecars.filter(|c| c.restart_policy.as_deref() == Some("Always"));
-    let ports = spec.containers.into_iter().flatten().chain(sidecars).flat_map(|c| c.ports.unwrap_or_default());
-    let or = |text: Option<String>, default: &str| text.filter(|t| !t.is_empty()).unwrap_or_else(|| default.to_owned());
+    let ports = spec
+        .containers
+        .into_iter()
+        .flatten()
+        .chain(sidecars)
+        .flat_map(|c| c.ports.unwrap_or_default());
+    let or = |text: Option<String>, default: &str| {
+        text.filter(|t| !t.is_empty())
+            .unwrap_or_else(|| default.to_owned())
+    };
     ports
         .filter_map(|port| {
             Some(HostPort {
@@ -106,7 +118,8 @@ impl NodeUsage {
     }
 
     fn sum(&mut self, pod: &PodUsage, sign: i64) {
-        let add = |total: &mut i64, amount: i64| *total = total.wrapping_add(amount.wrapping_mul(sign));
+        let add =
+            |total: &mut i64, amount: i64| *total = total.wrapping_add(amount.wrapping_mul(sign));
         add(&mut self.cpu_milli, pod.real.cpu_milli);
         add(&mut self.memory, pod.real.memory);
         add(&mut self.ephemeral_storage, pod.real.ephemeral_storage);
@@ -135,7 +148,14 @@ impl NodeUsage {
             ephemeral_storage: self.ephemeral_storage,
             nonzero_cpu_milli: self.nonzero_cpu_milli,
             nonzero_memory: self.nonzero_memory,
-            others: self.others.iter().map(|(name, value)| Amount { resource: name.clone(), value: *value }).collect(),
+            others: self
+                .others
+                .iter()
+                .map(|(name, value)| Amount {
+                    resource: name.clone(),
+                    value: *value,
+                })
+                .collect(),
             ports: self.ports.clone(),
         }
     }
@@ -161,8 +181,19 @@ mod tests {
         let only_a = node.clone();
         node.add(&b);
         let guest = node.to_guest(7);
-        assert_eq!((guest.pods, guest.cpu_milli, guest.others[0].value, guest.ports.len()), (2, 1250, 4, 2));
-        assert_eq!((guest.nonzero_memory, guest.memory), (2 * 200 * 1024 * 1024, 0));
+        assert_eq!(
+            (
+                guest.pods,
+                guest.cpu_milli,
+                guest.others[0].value,
+                guest.ports.len()
+            ),
+            (2, 1250, 4, 2)
+        );
+        assert_eq!(
+            (guest.nonzero_memory, guest.memory),
+            (2 * 200 * 1024 * 1024, 0)
+        );
         node.remove(&b);
         assert_eq!(node, only_a);
         node.remove(&a);

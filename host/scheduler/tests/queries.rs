@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use native::NativeEngine;
 use oarlock_scheduler::{
-    Action, Candidate, Core, Enabled, FailurePolicy, Input, Member, Outcome, PlacementEngine, PodInfo, PodUsage, Profile,
-    Query, Snapshot,
+    Action, Candidate, Core, Enabled, FailurePolicy, Input, Member, Outcome, PlacementEngine,
+    PodInfo, PodUsage, Profile, Query, Snapshot,
 };
 use oarlock_wasm::Error;
 use oarlock_wasm::scheduler::{Change, Interest, NodeSet, Opened, PluginInfo, Verdict};
@@ -31,14 +31,22 @@ fn enabled(engine: &dyn PlacementEngine) -> Vec<Enabled> {
 fn profile(engine: Box<dyn PlacementEngine>, policy: FailurePolicy) -> Profile {
     let enabled = enabled(engine.as_ref());
     let member = Member::new(engine, "native".into(), enabled, policy).unwrap();
-    Profile::new("p", "default-scheduler", "1".to_owned(), "native".to_owned(), vec![member])
+    Profile::new(
+        "p",
+        "default-scheduler",
+        "1".to_owned(),
+        "native".to_owned(),
+        vec![member],
+    )
 }
 
 fn node(n: usize, cpu: u32, variant: u32) -> Arc<Value> {
     let taints = match variant % 4 {
         1 => json!([{"key": "a", "effect": "NoSchedule"}]),
         2 => json!([{"key": "b", "effect": "PreferNoSchedule"}]),
-        3 => json!([{"key": "b", "effect": "PreferNoSchedule"}, {"key": "c", "effect": "PreferNoSchedule"}]),
+        3 => {
+            json!([{"key": "b", "effect": "PreferNoSchedule"}, {"key": "c", "effect": "PreferNoSchedule"}])
+        }
         _ => json!([]),
     };
     Arc::new(json!({
@@ -54,11 +62,17 @@ fn pod(uid: &str, kind: u32) -> PodInfo {
         {"weight": 3, "preference": {"matchExpressions": [{"key": "zone", "operator": "In", "values": ["z1"]}]}}]}});
     let spec = match kind % 4 {
         0 => json!({"containers": [{"image": "i0:1", "resources": {"requests": {"cpu": "1"}}}]}),
-        1 => json!({"containers": [{"image": "i1:1", "resources": {"requests": {"cpu": "500m", "memory": "1Gi"}}}], "affinity": affinity}),
-        2 => json!({"containers": [{"image": "x", "ports": [{"hostPort": 80}]}], "tolerations": [{"operator": "Exists"}]}),
+        1 => {
+            json!({"containers": [{"image": "i1:1", "resources": {"requests": {"cpu": "500m", "memory": "1Gi"}}}], "affinity": affinity})
+        }
+        2 => {
+            json!({"containers": [{"image": "x", "ports": [{"hostPort": 80}]}], "tolerations": [{"operator": "Exists"}]})
+        }
         _ => json!({"containers": [{"image": "x"}], "nodeSelector": {"zone": "z2"}}),
     };
-    PodInfo::new(Arc::new(json!({"metadata": {"uid": uid, "name": uid, "namespace": "d"}, "spec": spec})))
+    PodInfo::new(Arc::new(
+        json!({"metadata": {"uid": uid, "name": uid, "namespace": "d"}, "spec": spec}),
+    ))
 }
 
 #[derive(Clone, Debug)]
@@ -143,7 +157,9 @@ impl PlacementEngine for Failing {
     }
     fn filter(&mut self, opened: &Opened, nodes: &NodeSet) -> Result<Vec<u32>, Error> {
         if (self.calls.fetch_add(1, Ordering::Relaxed) + 1).is_multiple_of(self.every) {
-            return Err(Error::Dead { plugin: "failing".to_owned() });
+            return Err(Error::Dead {
+                plugin: "failing".to_owned(),
+            });
         }
         self.inner.filter(opened, nodes)
     }
@@ -170,12 +186,20 @@ impl PlacementEngine for Failing {
     }
     fn respawn(&self) -> Result<Box<dyn PlacementEngine>, Error> {
         let (calls, every) = (Arc::clone(&self.calls), self.every);
-        Ok(Box::new(Self { inner: NativeEngine::new(), calls, every }))
+        Ok(Box::new(Self {
+            inner: NativeEngine::new(),
+            calls,
+            every,
+        }))
     }
 }
 
 fn failing(every: u32) -> Box<Failing> {
-    Box::new(Failing { inner: NativeEngine::new(), calls: Arc::default(), every })
+    Box::new(Failing {
+        inner: NativeEngine::new(),
+        calls: Arc::default(),
+        every,
+    })
 }
 
 #[test]
@@ -188,17 +212,27 @@ fn a_failure_rejects_one_pod_and_the_mirror_is_filled_again() {
     let outcomes: Vec<bool> = (0..9)
         .map(|n| {
             let pod = pod(&format!("u{n}"), 0);
-            let Outcome::Fits(slot) = profile.schedule(&pod, &snapshot) else { return false };
+            let Outcome::Fits(slot) = profile.schedule(&pod, &snapshot) else {
+                return false;
+            };
             snapshot.assume(&pod.uid, slot, &pod.usage, &pod.object);
             true
         })
         .collect();
-    assert_eq!(outcomes, [true, true, false, true, true, false, true, true, false]);
+    assert_eq!(
+        outcomes,
+        [true, true, false, true, true, false, true, true, false]
+    );
     assert_eq!(profile.traps(), 3);
 }
 
 fn candidate(profile: Profile) -> Input {
-    Input::Candidate(Box::new(Candidate { profile, rounds: 0, compile_ms: 0, began_ms: 0 }))
+    Input::Candidate(Box::new(Candidate {
+        profile,
+        rounds: 0,
+        compile_ms: 0,
+        began_ms: 0,
+    }))
 }
 
 /// Does what the edges do, at once; gives the other actions.
@@ -216,7 +250,9 @@ fn settle(core: &mut Core, bind: bool) -> Vec<Action> {
                     let result = oarlock_scheduler::apply(&mut candidate.profile, &changes);
                     core.handle(Input::Warmed(candidate, result), 0);
                 }
-                Action::Bind { pod, .. } if bind => core.handle(Input::Bound(Arc::clone(&pod.uid), Ok(())), 0),
+                Action::Bind { pod, .. } if bind => {
+                    core.handle(Input::Bound(Arc::clone(&pod.uid), Ok(())), 0)
+                }
                 other => others.push(other),
             }
         }
@@ -228,7 +264,10 @@ fn a_version_that_fails_too_often_is_rolled_back() {
     let mut core = Core::new();
     core.handle(Input::Synced, 0);
     (0..100).for_each(|n| core.handle(Input::Node(node(n, 4, 0)), 0));
-    core.handle(candidate(profile(Box::new(NativeEngine::new()), FailurePolicy::Fail)), 0);
+    core.handle(
+        candidate(profile(Box::new(NativeEngine::new()), FailurePolicy::Fail)),
+        0,
+    );
     settle(&mut core, true);
     let mut bad = profile(failing(2), FailurePolicy::Fail);
     bad.component = "bad".to_owned();
@@ -236,11 +275,17 @@ fn a_version_that_fails_too_often_is_rolled_back() {
     settle(&mut core, true);
     (0..40).for_each(|n| core.handle(Input::Pod(Arc::new(pod(&format!("u{n}"), 0))), 0));
     let actions = settle(&mut core, true);
-    let rolled = actions.iter().filter(|a| matches!(a, Action::RolledBack { to: Some(to), .. } if to == "native")).count();
+    let rolled = actions
+        .iter()
+        .filter(|a| matches!(a, Action::RolledBack { to: Some(to), .. } if to == "native"))
+        .count();
     assert_eq!(rolled, 1);
     assert_eq!(core.profile("p").unwrap().component, "native");
     core.run(20_000, 1_000);
-    let rejected = actions.iter().filter(|a| matches!(a, Action::NotScheduled { .. })).count();
+    let rejected = actions
+        .iter()
+        .filter(|a| matches!(a, Action::NotScheduled { .. }))
+        .count();
     assert_eq!(rejected, 4, "as many as may fail, and one");
 }
 
@@ -249,18 +294,49 @@ fn bindings_that_fail_free_the_node_and_are_tried_again() {
     let mut core = Core::new();
     core.handle(Input::Synced, 0);
     core.handle(Input::Node(node(0, 1, 0)), 0);
-    core.handle(candidate(profile(Box::new(NativeEngine::new()), FailurePolicy::Fail)), 0);
+    core.handle(
+        candidate(profile(Box::new(NativeEngine::new()), FailurePolicy::Fail)),
+        0,
+    );
     core.handle(Input::Pod(Arc::new(pod("a", 0))), 0);
     core.handle(Input::Pod(Arc::new(pod("b", 0))), 1);
     let actions = settle(&mut core, false);
-    let bound: Vec<_> = actions.iter().filter_map(|a| if let Action::Bind { pod, .. } = a { Some(pod.uid.to_string()) } else { None }).collect();
+    let bound: Vec<_> = actions
+        .iter()
+        .filter_map(|a| {
+            if let Action::Bind { pod, .. } = a {
+                Some(pod.uid.to_string())
+            } else {
+                None
+            }
+        })
+        .collect();
     assert_eq!(bound, ["a"]);
-    let message = actions.iter().find_map(|a| if let Action::NotScheduled { message, .. } = a { Some(message.as_str()) } else { None });
-    assert_eq!(message, Some("0/1 nodes are available: 1 Insufficient cpu."));
+    let message = actions.iter().find_map(|a| {
+        if let Action::NotScheduled { message, .. } = a {
+            Some(message.as_str())
+        } else {
+            None
+        }
+    });
+    assert_eq!(
+        message,
+        Some("0/1 nodes are available: 1 Insufficient cpu.")
+    );
     let conflict = oarlock_model::ApiError::conflict("", "pods", "a", "no");
     core.handle(Input::Bound("a".into(), Err(conflict)), 10);
     core.run(1_500, 10);
-    let tried: Vec<_> = core.take_actions().into_iter().filter_map(|a| if let Action::Bind { pod, .. } = a { Some(pod.uid.to_string()) } else { None }).collect();
+    let tried: Vec<_> = core
+        .take_actions()
+        .into_iter()
+        .filter_map(|a| {
+            if let Action::Bind { pod, .. } = a {
+                Some(pod.uid.to_string())
+            } else {
+                None
+            }
+        })
+        .collect();
     assert_eq!(tried.len(), 1, "one of them fits: {tried:?}");
 }
 
@@ -274,7 +350,9 @@ fn a_cycle_asks_about_changed_nodes_only() {
     let mut profile = profile(Box::new(NativeEngine::new()), FailurePolicy::Fail);
     for n in 0..500 {
         let pod = pod(&format!("u{n}"), 0);
-        let Outcome::Fits(slot) = profile.schedule(&pod, &snapshot) else { panic!("no room") };
+        let Outcome::Fits(slot) = profile.schedule(&pod, &snapshot) else {
+            panic!("no room")
+        };
         snapshot.assume(&pod.uid, slot, &pod.usage, &pod.object);
     }
     let asked = profile.query(&pod("x", 0).shape).unwrap().asked;

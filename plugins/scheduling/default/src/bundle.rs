@@ -55,7 +55,8 @@ impl Bundle {
         Self {
             mirror: Mirror::default(),
             fit: fit::Config::new(&fit::Args::default()).expect("defaults are valid"),
-            balanced: balanced::Config::new(&balanced::Args::default()).expect("defaults are valid"),
+            balanced: balanced::Config::new(&balanced::Args::default())
+                .expect("defaults are valid"),
             added_affinity: affinity::Added::default(),
             queries: Vec::new(),
             free: Vec::new(),
@@ -66,17 +67,24 @@ impl Bundle {
     pub fn configure(&mut self, plugin: u32, args: &str) -> Result<(), String> {
         let text = |e: serde_json::Error| e.to_string();
         match plugin {
-            p::NODE_RESOURCES_FIT => self.fit = fit::Config::new(&serde_json::from_str(args).map_err(text)?)?,
+            p::NODE_RESOURCES_FIT => {
+                self.fit = fit::Config::new(&serde_json::from_str(args).map_err(text)?)?
+            }
             p::BALANCED_ALLOCATION => {
                 self.balanced = balanced::Config::new(&serde_json::from_str(args).map_err(text)?)?;
             }
             p::NODE_AFFINITY => {
-                self.added_affinity = affinity::Added::new(&serde_json::from_str(args).map_err(text)?);
+                self.added_affinity =
+                    affinity::Added::new(&serde_json::from_str(args).map_err(text)?);
             }
             _ if (plugin as usize) < NAMES.len() => {
-                let map: serde_json::Map<String, serde_json::Value> = serde_json::from_str(args).map_err(text)?;
+                let map: serde_json::Map<String, serde_json::Value> =
+                    serde_json::from_str(args).map_err(text)?;
                 if let Some(unknown) = map.keys().find(|k| *k != "apiVersion" && *k != "kind") {
-                    return Err(format!("{} takes no argument {unknown:?}", NAMES[plugin as usize]));
+                    return Err(format!(
+                        "{} takes no argument {unknown:?}",
+                        NAMES[plugin as usize]
+                    ));
                 }
             }
             _ => return Err(format!("there is no plugin {plugin}")),
@@ -86,7 +94,11 @@ impl Bundle {
 
     /// A node that cannot be read is mirrored as one that has nothing.
     pub fn set_node(&mut self, slot: u32, name: &str, object: &str) {
-        self.mirror.set_node(slot, name, serde_json::from_str::<Node>(object).unwrap_or_default());
+        self.mirror.set_node(
+            slot,
+            name,
+            serde_json::from_str::<Node>(object).unwrap_or_default(),
+        );
     }
 
     pub fn remove_node(&mut self, slot: u32) {
@@ -103,7 +115,11 @@ impl Bundle {
         }
         let pod: Pod = serde_json::from_str(pod).unwrap_or_default();
         let reason = queue::gates(&pod.spec)?;
-        Some(Verdict { plugin: p::SCHEDULING_GATES, unresolvable: true, reasons: vec![reason] })
+        Some(Verdict {
+            plugin: p::SCHEDULING_GATES,
+            unresolvable: true,
+            reasons: vec![reason],
+        })
     }
 
     pub fn sort_key(&self, pod: &str, queued_at_ms: u64) -> (i64, u64) {
@@ -112,7 +128,11 @@ impl Bundle {
     }
 
     pub fn open(&mut self, pod: &str, plugins: &[u32]) -> Result<Opened, Verdict> {
-        let refuse = |plugin: u32, reason: String| Verdict { plugin, unresolvable: true, reasons: vec![reason] };
+        let refuse = |plugin: u32, reason: String| Verdict {
+            plugin,
+            unresolvable: true,
+            reasons: vec![reason],
+        };
         let anyone = plugins.first().copied().unwrap_or(p::NODE_RESOURCES_FIT);
         let unreadable = |e: serde_json::Error| refuse(anyone, format!("pod cannot be read: {e}"));
         let requests: PodResources = serde_json::from_str(pod).map_err(unreadable)?;
@@ -129,14 +149,25 @@ impl Bundle {
             scores: Vec::new(),
             missing: Vec::new(),
         };
-        query.filters = plugins.iter().copied().filter(|&plugin| query.filters_with(self, plugin)).collect();
-        query.scores = plugins.iter().copied().filter(|&plugin| query.scores_with(self, plugin)).collect();
+        query.filters = plugins
+            .iter()
+            .copied()
+            .filter(|&plugin| query.filters_with(self, plugin))
+            .collect();
+        query.scores = plugins
+            .iter()
+            .copied()
+            .filter(|&plugin| query.scores_with(self, plugin))
+            .collect();
         let mut candidates = None;
         if plugins.contains(&p::NODE_AFFINITY)
             && let Some(names) = &query.affinity.names
         {
             if names.is_empty() {
-                return Err(refuse(p::NODE_AFFINITY, affinity::CONFLICT_REASON.to_owned()));
+                return Err(refuse(
+                    p::NODE_AFFINITY,
+                    affinity::CONFLICT_REASON.to_owned(),
+                ));
             }
             candidates = Some((names.clone(), vec![p::NODE_AFFINITY]));
         }
@@ -151,7 +182,12 @@ impl Bundle {
                 self.queries.len() as u32
             }
         };
-        Ok(Opened { query: id, filters, scores, candidates })
+        Ok(Opened {
+            query: id,
+            filters,
+            scores,
+            candidates,
+        })
     }
 
     pub fn close(&mut self, query: u32) {
@@ -167,24 +203,37 @@ impl Bundle {
     }
 
     pub fn filter(&mut self, query: u32, nodes: Nodes<'_>) -> Vec<u32> {
-        let Some(mut taken) = self.queries.get_mut((query as usize).wrapping_sub(1)).and_then(Option::take) else {
+        let Some(mut taken) = self
+            .queries
+            .get_mut((query as usize).wrapping_sub(1))
+            .and_then(Option::take)
+        else {
             return Vec::new();
         };
         let codes = match nodes {
-            Nodes::All => (0..self.mirror.slots()).map(|slot| taken.code(self, slot)).collect(),
-            Nodes::Some(ids) => ids.iter().map(|&slot| taken.code(self, slot as usize)).collect(),
+            Nodes::All => (0..self.mirror.slots())
+                .map(|slot| taken.code(self, slot))
+                .collect(),
+            Nodes::Some(ids) => ids
+                .iter()
+                .map(|&slot| taken.code(self, slot as usize))
+                .collect(),
         };
         self.queries[query as usize - 1] = Some(taken);
         codes
     }
 
     pub fn score(&self, query: u32, nodes: Nodes<'_>) -> Vec<i64> {
-        let Some(query) = self.query(query) else { return Vec::new() };
+        let Some(query) = self.query(query) else {
+            return Vec::new();
+        };
         let mut out = Vec::new();
         for &plugin in &query.scores {
             match nodes {
                 Nodes::All => query.score_into(self, plugin, 0..self.mirror.slots(), &mut out),
-                Nodes::Some(ids) => query.score_into(self, plugin, ids.iter().map(|&id| id as usize), &mut out),
+                Nodes::Some(ids) => {
+                    query.score_into(self, plugin, ids.iter().map(|&id| id as usize), &mut out)
+                }
             }
         }
         out
@@ -194,16 +243,30 @@ impl Bundle {
         let plugin = (code >> 24).wrapping_sub(1);
         match self.query(query) {
             Some(query) => query.verdict(plugin, code & 0xff_ffff),
-            None => Verdict { plugin: 0, unresolvable: false, reasons: Vec::new() },
+            None => Verdict {
+                plugin: 0,
+                unresolvable: false,
+                reasons: Vec::new(),
+            },
         }
     }
 
     pub fn explain(&mut self, query: u32, slot: u32) -> Vec<Verdict> {
-        let Some(mut taken) = self.queries.get_mut((query as usize).wrapping_sub(1)).and_then(Option::take) else {
+        let Some(mut taken) = self
+            .queries
+            .get_mut((query as usize).wrapping_sub(1))
+            .and_then(Option::take)
+        else {
             return Vec::new();
         };
         let mut verdicts = Vec::new();
-        if self.mirror.alive.get(slot as usize).copied().unwrap_or(false) {
+        if self
+            .mirror
+            .alive
+            .get(slot as usize)
+            .copied()
+            .unwrap_or(false)
+        {
             for plugin in taken.filters.clone() {
                 if let Some(number) = taken.refuses(self, plugin, slot as usize) {
                     verdicts.push(taken.verdict(plugin, number));
@@ -256,13 +319,18 @@ impl Query {
         let refused = match plugin {
             p::NODE_UNSCHEDULABLE => mirror.unschedulable[slot],
             p::NODE_NAME => mirror.names[slot] != self.node_name,
-            p::TAINT_TOLERATION => !mirror.taints[slot].is_empty() && !self.taints.fits(mirror, slot),
+            p::TAINT_TOLERATION => {
+                !mirror.taints[slot].is_empty() && !self.taints.fits(mirror, slot)
+            }
             p::NODE_PORTS => !self.ports.fits(mirror, slot),
             p::NODE_AFFINITY => {
-                return self.affinity.refuses(&bundle.added_affinity, mirror, slot).map(|refusal| match refusal {
-                    Refusal::OfPod => 0,
-                    Refusal::OfProfile => 1,
-                });
+                return self
+                    .affinity
+                    .refuses(&bundle.added_affinity, mirror, slot)
+                    .map(|refusal| match refusal {
+                        Refusal::OfPod => 0,
+                        Refusal::OfProfile => 1,
+                    });
             }
             p::NODE_RESOURCES_FIT => {
                 let missing = self.fit.missing(mirror, slot);
@@ -283,34 +351,74 @@ impl Query {
         self.missing.len() as u32 - 1
     }
 
-    fn score_into(&self, bundle: &Bundle, plugin: u32, slots: impl Iterator<Item = usize>, out: &mut Vec<i64>) {
+    fn score_into(
+        &self,
+        bundle: &Bundle,
+        plugin: u32,
+        slots: impl Iterator<Item = usize>,
+        out: &mut Vec<i64>,
+    ) {
         let mirror = &bundle.mirror;
         // A dead slot has no taints, images, labels or room: only what does not come out as 0 by itself looks.
         let alive = |slot: usize| mirror.alive.get(slot).copied().unwrap_or(false);
         match plugin {
             p::IMAGE_LOCALITY if !self.images.is_anywhere(mirror) => out.extend(slots.map(|_| 0)),
             p::IMAGE_LOCALITY => {
-                out.extend(slots.map(|s| if alive(s) { self.images.score(mirror, s) } else { 0 }));
+                out.extend(slots.map(|s| {
+                    if alive(s) {
+                        self.images.score(mirror, s)
+                    } else {
+                        0
+                    }
+                }));
             }
             p::TAINT_TOLERATION => {
-                out.extend(slots.map(|s| if alive(s) { self.taints.score(mirror, s) } else { 0 }));
+                out.extend(slots.map(|s| {
+                    if alive(s) {
+                        self.taints.score(mirror, s)
+                    } else {
+                        0
+                    }
+                }));
             }
             p::NODE_AFFINITY => {
                 let added = &bundle.added_affinity;
-                out.extend(slots.map(|s| if alive(s) { self.affinity.score(added, mirror, s) } else { 0 }));
+                out.extend(slots.map(|s| {
+                    if alive(s) {
+                        self.affinity.score(added, mirror, s)
+                    } else {
+                        0
+                    }
+                }));
             }
             p::NODE_RESOURCES_FIT => {
-                out.extend(slots.map(|s| if alive(s) { self.fit.score(&bundle.fit, mirror, s) } else { 0 }));
+                out.extend(slots.map(|s| {
+                    if alive(s) {
+                        self.fit.score(&bundle.fit, mirror, s)
+                    } else {
+                        0
+                    }
+                }));
             }
             p::BALANCED_ALLOCATION => {
-                out.extend(slots.map(|s| if alive(s) { self.balanced.score(mirror, s) } else { 0 }));
+                out.extend(slots.map(|s| {
+                    if alive(s) {
+                        self.balanced.score(mirror, s)
+                    } else {
+                        0
+                    }
+                }));
             }
             _ => out.extend(slots.map(|_| 0)),
         }
     }
 
     fn verdict(&self, plugin: u32, number: u32) -> Verdict {
-        let one = |unresolvable: bool, reason: &str| Verdict { plugin, unresolvable, reasons: vec![reason.to_owned()] };
+        let one = |unresolvable: bool, reason: &str| Verdict {
+            plugin,
+            unresolvable,
+            reasons: vec![reason.to_owned()],
+        };
         match plugin {
             p::NODE_UNSCHEDULABLE => one(true, p::UNSCHEDULABLE_REASON),
             p::NODE_NAME => one(true, p::NODE_NAME_REASON),
@@ -321,9 +429,17 @@ impl Query {
             p::NODE_RESOURCES_FIT => {
                 let missing = self.missing.get(number as usize).copied().unwrap_or(0);
                 let (reasons, unresolvable) = self.fit.reasons(missing);
-                Verdict { plugin, unresolvable, reasons }
+                Verdict {
+                    plugin,
+                    unresolvable,
+                    reasons,
+                }
             }
-            _ => Verdict { plugin: 0, unresolvable: false, reasons: Vec::new() },
+            _ => Verdict {
+                plugin: 0,
+                unresolvable: false,
+                reasons: Vec::new(),
+            },
         }
     }
 }

@@ -1,8 +1,8 @@
 //! The bundle as a component: from the contract's types to ours and back.
 
 use oarlock_sdk::scheduling::{
-    Bundle, Candidates, Change, Events, Interest, NodeSet, Normalization, Opened, PluginInfo, Points, Queue, Scope,
-    Source, Verdict,
+    Bundle, Candidates, Change, Events, Interest, NodeSet, Normalization, Opened, PluginInfo,
+    Points, Queue, Scope, Source, Verdict,
 };
 
 use crate::describe::{self, Description};
@@ -20,7 +20,11 @@ fn nodes(set: &NodeSet) -> api::Nodes<'_> {
 }
 
 fn verdict(v: api::Verdict) -> Verdict {
-    Verdict { plugin: v.plugin, unresolvable: v.unresolvable, reasons: v.reasons }
+    Verdict {
+        plugin: v.plugin,
+        unresolvable: v.unresolvable,
+        reasons: v.reasons,
+    }
 }
 
 fn info(d: Description) -> PluginInfo {
@@ -42,16 +46,26 @@ fn info(d: Description) -> PluginInfo {
     ];
     PluginInfo {
         name: d.name.to_owned(),
-        points: points.iter().filter(|p| p.0).fold(Points::empty(), |all, p| all | p.1),
+        points: points
+            .iter()
+            .filter(|p| p.0)
+            .fold(Points::empty(), |all, p| all | p.1),
         filter_scope: Scope::NodeLocal,
-        score_scope: if d.score_by_node_objects { Scope::NodeObjects } else { Scope::NodeLocal },
+        score_scope: if d.score_by_node_objects {
+            Scope::NodeObjects
+        } else {
+            Scope::NodeLocal
+        },
         normalization: match d.normalization {
             describe::Normalization::None => Normalization::None,
             describe::Normalization::ByMaximum => Normalization::ByMaximum,
             describe::Normalization::ByMaximumReversed => Normalization::ByMaximumReversed,
         },
         default_weight: d.weight,
-        wakes_on: wakes.iter().filter(|w| w.0).fold(Events::empty(), |all, w| all | w.1),
+        wakes_on: wakes
+            .iter()
+            .filter(|w| w.0)
+            .fold(Events::empty(), |all, w| all | w.1),
     }
 }
 
@@ -61,10 +75,19 @@ impl Bundle for Component {
     }
 
     fn interests(&mut self) -> Vec<Interest> {
-        let pointers = describe::NODE_POINTERS.iter().map(|p| (*p).to_owned()).collect();
+        let pointers = describe::NODE_POINTERS
+            .iter()
+            .map(|p| (*p).to_owned())
+            .collect();
         vec![
-            Interest { source: Source::Nodes, pointers },
-            Interest { source: Source::Usage, pointers: Vec::new() },
+            Interest {
+                source: Source::Nodes,
+                pointers,
+            },
+            Interest {
+                source: Source::Usage,
+                pointers: Vec::new(),
+            },
         ]
     }
 
@@ -82,12 +105,25 @@ impl Bundle for Component {
                         ephemeral_storage: u.ephemeral_storage,
                         nonzero_cpu_milli: u.nonzero_cpu_milli,
                         nonzero_memory: u.nonzero_memory,
-                        others: u.others.into_iter().map(|a| (a.resource, a.value)).collect(),
-                        ports: ports.map(|p| api::HostPort { ip: p.ip, protocol: p.protocol, port: p.port }).collect(),
+                        others: u
+                            .others
+                            .into_iter()
+                            .map(|a| (a.resource, a.value))
+                            .collect(),
+                        ports: ports
+                            .map(|p| api::HostPort {
+                                ip: p.ip,
+                                protocol: p.protocol,
+                                port: p.port,
+                            })
+                            .collect(),
                     };
                     self.0.set_usage(u.id, usage);
                 }
-                Change::PodPlaced(_) | Change::PodGone(_) | Change::ObjectSet(_) | Change::ObjectGone(_) => {}
+                Change::PodPlaced(_)
+                | Change::PodGone(_)
+                | Change::ObjectSet(_)
+                | Change::ObjectGone(_) => {}
             }
         }
     }
@@ -105,7 +141,9 @@ impl Bundle for Component {
             query: o.query,
             filters: o.filters,
             scores: o.scores,
-            candidates: o.candidates.map(|(nodes, plugins)| Candidates { nodes, plugins }),
+            candidates: o
+                .candidates
+                .map(|(nodes, plugins)| Candidates { nodes, plugins }),
         })
     }
 
@@ -122,7 +160,11 @@ impl Bundle for Component {
     }
 
     fn explain(&mut self, query: u32, node: u32) -> Vec<Verdict> {
-        self.0.explain(query, node).into_iter().map(verdict).collect()
+        self.0
+            .explain(query, node)
+            .into_iter()
+            .map(verdict)
+            .collect()
     }
 
     fn close(&mut self, query: u32) {

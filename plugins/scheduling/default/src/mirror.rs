@@ -114,8 +114,12 @@ impl Mirror {
             Some(&at) => at,
             None => {
                 let slots = self.alive.len();
-                self.scalars.push(Scalar { allocatable: vec![0; slots], used: vec![0; slots] });
-                self.scalar_index.insert(name.to_owned(), self.scalars.len() - 1);
+                self.scalars.push(Scalar {
+                    allocatable: vec![0; slots],
+                    used: vec![0; slots],
+                });
+                self.scalar_index
+                    .insert(name.to_owned(), self.scalars.len() - 1);
                 self.scalars.len() - 1
             }
         };
@@ -135,7 +139,11 @@ impl Mirror {
         }
         self.forget_images(slot);
         let labels = node.metadata.labels.into_iter();
-        self.labels[slot] = Labels(labels.map(|(k, v)| (k.into_boxed_str(), v.into_boxed_str())).collect());
+        self.labels[slot] = Labels(
+            labels
+                .map(|(k, v)| (k.into_boxed_str(), v.into_boxed_str()))
+                .collect(),
+        );
         self.unschedulable[slot] = node.spec.unschedulable;
         self.taints[slot] = node.spec.taints;
         for image in node.status.images {
@@ -144,7 +152,10 @@ impl Mirror {
                 if self.images[slot].contains(&name) {
                     continue;
                 }
-                let new = ImageState { size_bytes: image.size_bytes, nodes: 0 };
+                let new = ImageState {
+                    size_bytes: image.size_bytes,
+                    nodes: 0,
+                };
                 self.image_states.entry(name.clone()).or_insert(new).nodes += 1;
                 self.images[slot].push(name);
             }

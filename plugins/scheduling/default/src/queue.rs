@@ -7,8 +7,15 @@ pub fn gates(spec: &PodSpec) -> Option<String> {
     if spec.scheduling_gates.is_empty() {
         return None;
     }
-    let names: Vec<&str> = spec.scheduling_gates.iter().map(|g| g.name.as_str()).collect();
-    Some(format!("waiting for scheduling gates: [{}]", names.join(" ")))
+    let names: Vec<&str> = spec
+        .scheduling_gates
+        .iter()
+        .map(|g| g.name.as_str())
+        .collect();
+    Some(format!(
+        "waiting for scheduling gates: [{}]",
+        names.join(" ")
+    ))
 }
 
 /// Higher priority first, then the one that waits longer.

@@ -44,8 +44,12 @@ impl LabelRequirement {
             "Lt" => Operator::LessThan(bound()?),
             _ => return None,
         };
-        let is_valid = is_qualified_name(&expression.key) && expression.values.iter().all(|v| is_label_value(v));
-        is_valid.then(|| Self { key: expression.key.clone(), operator })
+        let is_valid = is_qualified_name(&expression.key)
+            && expression.values.iter().all(|v| is_label_value(v));
+        is_valid.then(|| Self {
+            key: expression.key.clone(),
+            operator,
+        })
     }
 
     fn matches(&self, labels: &Labels) -> bool {
@@ -72,13 +76,19 @@ struct FieldRequirement {
 
 impl FieldRequirement {
     fn new(expression: &Expression) -> Option<Self> {
-        let [value] = expression.values.as_slice() else { return None };
+        let [value] = expression.values.as_slice() else {
+            return None;
+        };
         let equal = match expression.operator.as_str() {
             "In" => true,
             "NotIn" => false,
             _ => return None,
         };
-        Some(Self { is_name: expression.key == NAME_FIELD, value: value.clone(), equal })
+        Some(Self {
+            is_name: expression.key == NAME_FIELD,
+            value: value.clone(),
+            equal,
+        })
     }
 
     fn matches(&self, name: &str) -> bool {
@@ -101,8 +111,16 @@ impl Term {
             return None;
         }
         Some(Self {
-            labels: term.match_expressions.iter().map(LabelRequirement::new).collect::<Option<_>>()?,
-            fields: term.match_fields.iter().map(FieldRequirement::new).collect::<Option<_>>()?,
+            labels: term
+                .match_expressions
+                .iter()
+                .map(LabelRequirement::new)
+                .collect::<Option<_>>()?,
+            fields: term
+                .match_fields
+                .iter()
+                .map(FieldRequirement::new)
+                .collect::<Option<_>>()?,
         })
     }
 
@@ -139,7 +157,9 @@ impl Exactly {
     }
 
     pub fn matches(&self, labels: &Labels) -> bool {
-        self.0.iter().all(|(key, value)| labels.get(key) == Some(value))
+        self.0
+            .iter()
+            .all(|(key, value)| labels.get(key) == Some(value))
     }
 }
 
@@ -148,10 +168,17 @@ pub fn names_of(terms: &[NodeSelectorTerm]) -> Option<Vec<String>> {
     let mut all: Vec<String> = Vec::new();
     for term in terms {
         let mut of_term: Option<Vec<String>> = None;
-        for field in term.match_fields.iter().filter(|f| f.key == NAME_FIELD && f.operator == "In") {
+        for field in term
+            .match_fields
+            .iter()
+            .filter(|f| f.key == NAME_FIELD && f.operator == "In")
+        {
             of_term = Some(match of_term {
                 None => field.values.clone(),
-                Some(names) => names.into_iter().filter(|n| field.values.contains(n)).collect(),
+                Some(names) => names
+                    .into_iter()
+                    .filter(|n| field.values.contains(n))
+                    .collect(),
             });
         }
         all.extend(of_term?);

@@ -30,9 +30,14 @@ pub struct Added {
 
 impl Added {
     pub fn new(args: &Args) -> Self {
-        let Some(affinity) = &args.added_affinity else { return Self::default() };
+        let Some(affinity) = &args.added_affinity else {
+            return Self::default();
+        };
         Self {
-            required: affinity.required.as_ref().map(|r| AnyTerm::new(&r.node_selector_terms)),
+            required: affinity
+                .required
+                .as_ref()
+                .map(|r| AnyTerm::new(&r.node_selector_terms)),
             preferred: preferred(affinity.preferred.as_deref().unwrap_or_default()),
         }
     }
@@ -63,11 +68,18 @@ pub enum Refusal {
 
 impl Affinity {
     pub fn new(spec: &PodSpec) -> Self {
-        let affinity = spec.affinity.as_ref().and_then(|a| a.node_affinity.as_ref());
-        let required = affinity.and_then(|a| a.required.as_ref()).map(|r| r.node_selector_terms.as_slice());
+        let affinity = spec
+            .affinity
+            .as_ref()
+            .and_then(|a| a.node_affinity.as_ref());
+        let required = affinity
+            .and_then(|a| a.required.as_ref())
+            .map(|r| r.node_selector_terms.as_slice());
         Self {
             selector: spec.node_selector.as_ref().map(Exactly::new),
-            names: required.filter(|terms| !terms.is_empty()).and_then(names_of),
+            names: required
+                .filter(|terms| !terms.is_empty())
+                .and_then(names_of),
             required: required.map(AnyTerm::new),
             preferred: affinity.and_then(|a| a.preferred.as_deref()).map(preferred),
         }
@@ -83,17 +95,26 @@ impl Affinity {
 
     pub fn refuses(&self, added: &Added, mirror: &Mirror, slot: usize) -> Option<Refusal> {
         let (labels, name) = (&mirror.labels[slot], mirror.names[slot].as_str());
-        if added.required.as_ref().is_some_and(|r| !r.matches(labels, name)) {
+        if added
+            .required
+            .as_ref()
+            .is_some_and(|r| !r.matches(labels, name))
+        {
             return Some(Refusal::OfProfile);
         }
         let fits = self.selector.as_ref().is_none_or(|s| s.matches(labels))
-            && self.required.as_ref().is_none_or(|r| r.matches(labels, name));
+            && self
+                .required
+                .as_ref()
+                .is_none_or(|r| r.matches(labels, name));
         (!fits).then_some(Refusal::OfPod)
     }
 
     pub fn score(&self, added: &Added, mirror: &Mirror, slot: usize) -> i64 {
         let (labels, name) = (&mirror.labels[slot], mirror.names[slot].as_str());
         let own = self.preferred.iter().flatten().chain(&added.preferred);
-        own.filter(|(_, term)| term.matches(labels, name)).map(|(weight, _)| weight).sum()
+        own.filter(|(_, term)| term.matches(labels, name))
+            .map(|(weight, _)| weight)
+            .sum()
     }
 }

@@ -27,11 +27,17 @@ pub struct Config {
 
 impl Config {
     pub fn new(args: &Args) -> Result<Self, String> {
-        let resources = if args.resources.is_empty() { default_resources() } else { args.resources.clone() };
+        let resources = if args.resources.is_empty() {
+            default_resources()
+        } else {
+            args.resources.clone()
+        };
         if let Some(bad) = resources.iter().find(|r| r.weight != 1) {
             return Err(format!("resources[{}].weight: must be 1", bad.name));
         }
-        Ok(Self { resources: resources.iter().map(|r| Resource::named(&r.name)).collect() })
+        Ok(Self {
+            resources: resources.iter().map(|r| Resource::named(&r.name)).collect(),
+        })
     }
 }
 
@@ -41,9 +47,19 @@ pub struct Balanced(Vec<(Resource, i64)>);
 
 impl Balanced {
     pub fn new(config: &Config, pod: &PodResources) -> Self {
-        let requests = pod.requests(Counting { with_status: true, ..Counting::default() });
-        let amounts = config.resources.iter().map(|r| (r.clone(), amount_of(&requests, r)));
-        Self(amounts.filter(|(resource, amount)| *amount != 0 || !resource.is_scalar()).collect())
+        let requests = pod.requests(Counting {
+            with_status: true,
+            ..Counting::default()
+        });
+        let amounts = config
+            .resources
+            .iter()
+            .map(|r| (r.clone(), amount_of(&requests, r)));
+        Self(
+            amounts
+                .filter(|(resource, amount)| *amount != 0 || !resource.is_scalar())
+                .collect(),
+        )
     }
 
     /// A pod that requests none of the resources is not scored.

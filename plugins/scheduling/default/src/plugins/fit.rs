@@ -71,7 +71,12 @@ fn one() -> i64 {
 }
 
 pub fn default_resources() -> Vec<WeightedResource> {
-    [requests::CPU, requests::MEMORY].map(|name| WeightedResource { name: name.to_owned(), weight: 1 }).into()
+    [requests::CPU, requests::MEMORY]
+        .map(|name| WeightedResource {
+            name: name.to_owned(),
+            weight: 1,
+        })
+        .into()
 }
 
 /// A resource, by where the mirror keeps it.
@@ -101,10 +106,21 @@ impl Resource {
     pub fn of_node(&self, mirror: &Mirror, slot: usize, nonzero: bool) -> (i64, i64) {
         let used = |real: &[i64], raised: &[i64]| if nonzero { raised[slot] } else { real[slot] };
         match self {
-            Self::Cpu => (mirror.allocatable_cpu[slot], used(&mirror.used_cpu, &mirror.nonzero_cpu)),
-            Self::Memory => (mirror.allocatable_memory[slot], used(&mirror.used_memory, &mirror.nonzero_memory)),
-            Self::EphemeralStorage => (mirror.allocatable_ephemeral[slot], mirror.used_ephemeral[slot]),
-            Self::Scalar(name) => mirror.scalar(name).map_or((0, 0), |s| (s.allocatable[slot], s.used[slot])),
+            Self::Cpu => (
+                mirror.allocatable_cpu[slot],
+                used(&mirror.used_cpu, &mirror.nonzero_cpu),
+            ),
+            Self::Memory => (
+                mirror.allocatable_memory[slot],
+                used(&mirror.used_memory, &mirror.nonzero_memory),
+            ),
+            Self::EphemeralStorage => (
+                mirror.allocatable_ephemeral[slot],
+                mirror.used_ephemeral[slot],
+            ),
+            Self::Scalar(name) => mirror
+                .scalar(name)
+                .map_or((0, 0), |s| (s.allocatable[slot], s.used[slot])),
         }
     }
 }
@@ -116,7 +132,8 @@ pub fn amount_of(map: &ResourceMap, resource: &Resource) -> i64 {
         Resource::EphemeralStorage => (requests::EPHEMERAL_STORAGE, false),
         Resource::Scalar(name) => (name.as_str(), false),
     };
-    map.get(name).map_or(0, |q| if milli { q.milli_value() } else { q.value() })
+    map.get(name)
+        .map_or(0, |q| if milli { q.milli_value() } else { q.value() })
 }
 
 #[derive(Debug)]
@@ -141,25 +158,43 @@ impl Config {
         let strategy = match given.kind.as_str() {
             "" | "LeastAllocated" => Strategy::Least,
             "MostAllocated" => Strategy::Most,
-            "RequestedToCapacityRatio" => Strategy::Ratio(shape(given.requested_to_capacity_ratio.as_ref())?),
-            other => return Err(format!("scoringStrategy.type: {other:?} is none of LeastAllocated, MostAllocated, RequestedToCapacityRatio")),
+            "RequestedToCapacityRatio" => {
+                Strategy::Ratio(shape(given.requested_to_capacity_ratio.as_ref())?)
+            }
+            other => {
+                return Err(format!(
+                    "scoringStrategy.type: {other:?} is none of LeastAllocated, MostAllocated, RequestedToCapacityRatio"
+                ));
+            }
         };
-        let resources = if given.resources.is_empty() { default_resources() } else { given.resources.clone() };
+        let resources = if given.resources.is_empty() {
+            default_resources()
+        } else {
+            given.resources.clone()
+        };
         if let Some(bad) = resources.iter().find(|r| !(1..=100).contains(&r.weight)) {
-            return Err(format!("scoringStrategy.resources[{}].weight: must be 1 to 100", bad.name));
+            return Err(format!(
+                "scoringStrategy.resources[{}].weight: must be 1 to 100",
+                bad.name
+            ));
         }
         Ok(Self {
             ignored: args.ignored_resources.clone(),
             ignored_groups: args.ignored_resource_groups.clone(),
             strategy,
-            resources: resources.iter().map(|r| (Resource::named(&r.name), r.weight)).collect(),
+            resources: resources
+                .iter()
+                .map(|r| (Resource::named(&r.name), r.weight))
+                .collect(),
         })
     }
 
     fn ignores(&self, name: &str) -> bool {
         requests::is_extended_resource(name)
             && (self.ignored.iter().any(|i| i == name)
-                || name.split_once('/').is_some_and(|(group, _)| self.ignored_groups.iter().any(|g| g == group)))
+                || name
+                    .split_once('/')
+                    .is_some_and(|(group, _)| self.ignored_groups.iter().any(|g| g == group)))
     }
 }
 
@@ -168,13 +203,24 @@ fn shape(ratio: Option<&Ratio>) -> Result<Vec<(i64, i64)>, String> {
     if points.is_empty() {
         return Err("requestedToCapacityRatio.shape: at least one point is needed".to_owned());
     }
-    if points.iter().any(|p| !(0..=100).contains(&p.utilization) || !(0..=MAX_SHAPE_SCORE).contains(&p.score)) {
-        return Err("requestedToCapacityRatio.shape: utilization is 0 to 100, score is 0 to 10".to_owned());
+    if points
+        .iter()
+        .any(|p| !(0..=100).contains(&p.utilization) || !(0..=MAX_SHAPE_SCORE).contains(&p.score))
+    {
+        return Err(
+            "requestedToCapacityRatio.shape: utilization is 0 to 100, score is 0 to 10".to_owned(),
+        );
     }
-    if points.windows(2).any(|pair| pair[0].utilization >= pair[1].utilization) {
+    if points
+        .windows(2)
+        .any(|pair| pair[0].utilization >= pair[1].utilization)
+    {
         return Err("requestedToCapacityRatio.shape: utilization must grow".to_owned());
     }
-    Ok(points.iter().map(|p| (p.utilization, p.score * (MAX_NODE_SCORE / MAX_SHAPE_SCORE))).collect())
+    Ok(points
+        .iter()
+        .map(|p| (p.utilization, p.score * (MAX_NODE_SCORE / MAX_SHAPE_SCORE)))
+        .collect())
 }
 
 #[derive(Debug)]
@@ -191,15 +237,27 @@ impl Fit {
     pub fn new(config: &Config, pod: &PodResources) -> Self {
         let want = Totals::of(&pod.requests(Counting::default()));
         // Upstream's score of this plugin does not look at pod-level requests, though its filter does.
-        let counting =
-            Counting { with_status: true, missing_cpu: true, missing_memory: true, without_pod_level: true };
+        let counting = Counting {
+            with_status: true,
+            missing_cpu: true,
+            missing_memory: true,
+            without_pod_level: true,
+        };
         let scored = pod.requests(counting);
-        let scalars = want.others.iter().filter(|(name, amount)| *amount > 0 && !config.ignores(name));
-        let amounts = config.resources.iter().map(|(r, weight)| (r.clone(), *weight, amount_of(&scored, r)));
+        let scalars = want
+            .others
+            .iter()
+            .filter(|(name, amount)| *amount > 0 && !config.ignores(name));
+        let amounts = config
+            .resources
+            .iter()
+            .map(|(r, weight)| (r.clone(), *weight, amount_of(&scored, r)));
         Self {
             scalars: scalars.cloned().collect(),
             wants_nothing: want.is_zero(),
-            scored: amounts.filter(|(resource, _, amount)| *amount != 0 || !resource.is_scalar()).collect(),
+            scored: amounts
+                .filter(|(resource, _, amount)| *amount != 0 || !resource.is_scalar())
+                .collect(),
             want,
         }
     }
@@ -219,12 +277,34 @@ impl Fit {
                 missing |= bit | if want > allocatable { UNRESOLVABLE } else { 0 };
             }
         };
-        check(CPU, self.want.cpu_milli, mirror.allocatable_cpu[slot], mirror.used_cpu[slot]);
-        check(MEMORY, self.want.memory, mirror.allocatable_memory[slot], mirror.used_memory[slot]);
-        check(EPHEMERAL, self.want.ephemeral_storage, mirror.allocatable_ephemeral[slot], mirror.used_ephemeral[slot]);
+        check(
+            CPU,
+            self.want.cpu_milli,
+            mirror.allocatable_cpu[slot],
+            mirror.used_cpu[slot],
+        );
+        check(
+            MEMORY,
+            self.want.memory,
+            mirror.allocatable_memory[slot],
+            mirror.used_memory[slot],
+        );
+        check(
+            EPHEMERAL,
+            self.want.ephemeral_storage,
+            mirror.allocatable_ephemeral[slot],
+            mirror.used_ephemeral[slot],
+        );
         for (at, (name, want)) in self.scalars.iter().enumerate() {
-            let (allocatable, used) = mirror.scalar(name).map_or((0, 0), |s| (s.allocatable[slot], s.used[slot]));
-            check(1 << (FIRST_SCALAR + at.min(MAX_SCALARS)), *want, allocatable, used);
+            let (allocatable, used) = mirror
+                .scalar(name)
+                .map_or((0, 0), |s| (s.allocatable[slot], s.used[slot]));
+            check(
+                1 << (FIRST_SCALAR + at.min(MAX_SCALARS)),
+                *want,
+                allocatable,
+                used,
+            );
         }
         missing
     }
@@ -235,7 +315,11 @@ impl Fit {
         if missing & TOO_MANY_PODS != 0 {
             reasons.push("Too many pods".to_owned());
         }
-        for (bit, name) in [(CPU, requests::CPU), (MEMORY, requests::MEMORY), (EPHEMERAL, requests::EPHEMERAL_STORAGE)] {
+        for (bit, name) in [
+            (CPU, requests::CPU),
+            (MEMORY, requests::MEMORY),
+            (EPHEMERAL, requests::EPHEMERAL_STORAGE),
+        ] {
             if missing & bit != 0 {
                 reasons.push(format!("Insufficient {name}"));
             }
@@ -312,14 +396,25 @@ mod tests {
     #[test]
     fn arguments_are_checked() {
         let check = |args: &str, ok: bool| {
-            let result = serde_json::from_str::<Args>(args).map_err(|e| e.to_string()).and_then(|a| Config::new(&a));
+            let result = serde_json::from_str::<Args>(args)
+                .map_err(|e| e.to_string())
+                .and_then(|a| Config::new(&a));
             assert_eq!(result.is_ok(), ok, "{args}");
         };
         check("{}", true);
-        check(r#"{"scoringStrategy": {"type": "MostAllocated", "resources": [{"name": "cpu", "weight": 3}]}}"#, true);
+        check(
+            r#"{"scoringStrategy": {"type": "MostAllocated", "resources": [{"name": "cpu", "weight": 3}]}}"#,
+            true,
+        );
         check(r#"{"scoringStrategy": {"type": "Most"}}"#, false);
-        check(r#"{"scoringStrategy": {"type": "RequestedToCapacityRatio"}}"#, false);
-        check(r#"{"scoringStrategy": {"resources": [{"name": "cpu", "weight": 0}]}}"#, false);
+        check(
+            r#"{"scoringStrategy": {"type": "RequestedToCapacityRatio"}}"#,
+            false,
+        );
+        check(
+            r#"{"scoringStrategy": {"resources": [{"name": "cpu", "weight": 0}]}}"#,
+            false,
+        );
         check(r#"{"ignored": []}"#, false);
     }
 }

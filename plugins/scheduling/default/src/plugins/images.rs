@@ -21,7 +21,11 @@ fn normalized(name: &str) -> String {
         (Some(_), None) => true,
         (None, _) => false,
     };
-    if has_tag { name.to_owned() } else { format!("{name}:latest") }
+    if has_tag {
+        name.to_owned()
+    } else {
+        format!("{name}:latest")
+    }
 }
 
 impl Images {
@@ -55,6 +59,10 @@ impl Images {
         }
         let most = MAX_BYTES_PER_CONTAINER * self.containers;
         let sum = sum.clamp(MIN_BYTES, most.max(MIN_BYTES));
-        if most <= MIN_BYTES { 0 } else { MAX_NODE_SCORE * (sum - MIN_BYTES) / (most - MIN_BYTES) }
+        if most <= MIN_BYTES {
+            0
+        } else {
+            MAX_NODE_SCORE * (sum - MIN_BYTES) / (most - MIN_BYTES)
+        }
     }
 }

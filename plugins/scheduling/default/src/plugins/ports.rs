@@ -12,13 +12,28 @@ pub struct Ports(Vec<HostPort>);
 
 impl Ports {
     pub fn new(spec: &PodSpec) -> Self {
-        let sidecars = spec.init_containers.iter().filter(|c| c.restart_policy == "Always");
-        let ports = spec.containers.iter().chain(sidecars).flat_map(|c| &c.ports);
+        let sidecars = spec
+            .init_containers
+            .iter()
+            .filter(|c| c.restart_policy == "Always");
+        let ports = spec
+            .containers
+            .iter()
+            .chain(sidecars)
+            .flat_map(|c| &c.ports);
         let wanted = ports.filter_map(|port| {
             Some(HostPort {
                 port: u16::try_from(port.host_port).ok().filter(|p| *p > 0)?,
-                ip: if port.host_ip.is_empty() { ANY.to_owned() } else { port.host_ip.clone() },
-                protocol: if port.protocol.is_empty() { "TCP".to_owned() } else { port.protocol.clone() },
+                ip: if port.host_ip.is_empty() {
+                    ANY.to_owned()
+                } else {
+                    port.host_ip.clone()
+                },
+                protocol: if port.protocol.is_empty() {
+                    "TCP".to_owned()
+                } else {
+                    port.protocol.clone()
+                },
             })
         });
         Self(wanted.collect())
@@ -30,7 +45,10 @@ impl Ports {
 
     pub fn fits(&self, mirror: &Mirror, slot: usize) -> bool {
         let used = &mirror.ports[slot];
-        !self.0.iter().any(|want| used.iter().any(|u| conflict(want, u)))
+        !self
+            .0
+            .iter()
+            .any(|want| used.iter().any(|u| conflict(want, u)))
     }
 }
 

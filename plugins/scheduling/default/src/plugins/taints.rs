@@ -39,7 +39,9 @@ impl Taints {
             value: String::new(),
             effect: "NoSchedule".to_owned(),
         };
-        let preferring = tolerations.iter().filter(|t| t.effect.is_empty() || t.effect == "PreferNoSchedule");
+        let preferring = tolerations
+            .iter()
+            .filter(|t| t.effect.is_empty() || t.effect == "PreferNoSchedule");
         Self {
             tolerates_unschedulable: any_tolerates(tolerations, &unschedulable),
             preferring: preferring.cloned().collect(),
@@ -60,9 +62,9 @@ impl Taints {
 
     /// How many taints would rather not have the pod.
     pub fn score(&self, mirror: &Mirror, slot: usize) -> i64 {
-        let unwanted = mirror.taints[slot]
-            .iter()
-            .filter(|taint| taint.effect == "PreferNoSchedule" && !any_tolerates(&self.preferring, taint));
+        let unwanted = mirror.taints[slot].iter().filter(|taint| {
+            taint.effect == "PreferNoSchedule" && !any_tolerates(&self.preferring, taint)
+        });
         unwanted.count() as i64
     }
 }
