@@ -58,7 +58,7 @@ mod tests {
     #[test]
     fn classes() {
         let check = |old: Value, new: Value, expect: Events| {
-            assert_eq!(changes_between(&old, &new), expect, "{new}")
+            assert_eq!(changes_between(&old, &new), expect, "{new}");
         };
         let cpu = |n: &str| json!({"status": {"allocatable": {"cpu": n}}});
         check(cpu("1"), cpu("2"), Events::NODE_ALLOCATABLE);

@@ -147,7 +147,7 @@ impl Profiles {
                 Ok(_) => return,
                 Err(error) if error.reason == Reason::AlreadyExists => return,
                 Err(error) => {
-                    tracing::warn!(%error, "the default scheduler profile was not made; it is tried again")
+                    tracing::warn!(%error, "the default scheduler profile was not made; it is tried again");
                 }
             }
             tokio::time::sleep(RETRY).await;

@@ -99,6 +99,10 @@ impl Default for Diagnosis {
 
 impl Query {
     /// Compiles the pod with every member but `without`.
+    #[expect(
+        clippy::needless_range_loop,
+        reason = "on failure all members are needed again"
+    )]
     pub fn open(pod: &str, members: &mut [Member], without: Option<usize>) -> Result<Self, Failed> {
         let mut query = Self::default();
         for index in 0..members.len() {

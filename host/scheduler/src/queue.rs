@@ -64,10 +64,13 @@ pub struct Counts {
     pub gated: usize,
 }
 
+/// A pod among the active ones: its sort key, its version, its uid.
+type Ranked = ((i64, u64), u64, Uid);
+
 #[derive(Debug, Default)]
 pub struct Queue {
     pods: HashMap<Uid, Waiting>,
-    active: BinaryHeap<Reverse<((i64, u64), u64, Uid)>>,
+    active: BinaryHeap<Reverse<Ranked>>,
     backoff: BinaryHeap<Reverse<(u64, u64, Uid)>>,
     counts: Counts,
     next_version: u64,
@@ -247,7 +250,7 @@ impl Queue {
         for (uid, waiting) in &mut self.pods {
             match waiting.place {
                 Place::Unschedulable(_) if waiting.wakes_on.intersects(events) => {
-                    woken.push(Arc::clone(uid))
+                    woken.push(Arc::clone(uid));
                 }
                 Place::InFlight => waiting.missed |= events,
                 _ => {}

@@ -412,7 +412,6 @@ impl Cycle {
         }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the parts of an event")]
     fn tell(
         &self,
         pod: &PodInfo,

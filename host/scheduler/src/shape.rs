@@ -136,7 +136,7 @@ mod tests {
         };
         check(true, &|p| p["metadata"]["name"] = json!("y"));
         check(true, &|p| {
-            p["metadata"]["labels"]["apps.kubernetes.io/pod-index"] = json!("3")
+            p["metadata"]["labels"]["apps.kubernetes.io/pod-index"] = json!("3");
         });
         check(true, &|p| {
             p["spec"]["volumes"][0]["name"] = json!("kube-api-access-2");
@@ -147,12 +147,9 @@ mod tests {
         check(false, &|p| p["metadata"]["namespace"] = json!("b"));
         check(false, &|p| p["spec"]["priority"] = json!(7));
         check(false, &|p| p["spec"]["containers"][0]["image"] = json!("j"));
-        check(
-            false,
-            &|p| {
-                p["spec"]["volumes"] =
-                    json!([{"name": "d", "persistentVolumeClaim": {"claimName": "c"}}])
-            },
-        );
+        check(false, &|p| {
+            p["spec"]["volumes"] =
+                json!([{"name": "d", "persistentVolumeClaim": {"claimName": "c"}}]);
+        });
     }
 }

@@ -20,7 +20,7 @@ use oarlock_wasm::{Engine, EngineConfig};
 use serde_json::{Value, json};
 use sha2::Digest as _;
 
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(20);
 
 async fn local() -> Arc<LocalCluster> {
@@ -92,6 +92,12 @@ async fn add_node(cluster: &LocalCluster, name: &str, pods: u32, taints: Value) 
             "status",
             Patch::Merge(status),
         )
+        .await
+        .unwrap();
+    // Admission taints a new node as not ready; no kubelet is here to say otherwise.
+    let ready = Patch::Merge(json!({"spec": {"taints": node["spec"]["taints"]}}));
+    cluster
+        .patch(&core("nodes"), &key("", name), "", ready)
         .await
         .unwrap();
 }
