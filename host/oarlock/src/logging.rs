@@ -14,9 +14,9 @@ pub fn start(filter: &str, json: bool) -> Result<()> {
         .with_writer(std::io::stderr)
         .with_ansi(colour);
     if json {
-        base.json().init()
+        base.json().init();
     } else {
-        base.init()
+        base.init();
     }
     Ok(())
 }

@@ -67,7 +67,7 @@ impl Command {
             Self::Build(build) => {
                 let built =
                     author::build_plugin(&build.dir, build.target_dir.as_deref(), |line| {
-                        eprintln!("{line}")
+                        eprintln!("{line}");
                     })?;
                 eprintln!("built {}", built.path.display());
                 show(build.output, &built.inspection)

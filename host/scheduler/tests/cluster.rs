@@ -1,5 +1,7 @@
 //! The scheduler with real components against the in-process cluster: binding, what users are told, swaps under load,
 //! roll-back.
+
+#![expect(clippy::disallowed_methods, reason = "edge: tests measure and wait")]
 #![expect(clippy::unwrap_used, reason = "a test may fail here")]
 
 use std::collections::HashMap;

@@ -251,7 +251,7 @@ fn settle(core: &mut Core, bind: bool) -> Vec<Action> {
                     core.handle(Input::Warmed(candidate, result), 0);
                 }
                 Action::Bind { pod, .. } if bind => {
-                    core.handle(Input::Bound(Arc::clone(&pod.uid), Ok(())), 0)
+                    core.handle(Input::Bound(Arc::clone(&pod.uid), Ok(())), 0);
                 }
                 other => others.push(other),
             }
