@@ -1,3 +1,5 @@
+//! Documents of kinds as clients read them.
+
 use super::*;
 
 fn refs<'v>(value: &'v Value, out: &mut Vec<&'v str>) {

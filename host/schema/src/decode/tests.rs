@@ -1,3 +1,5 @@
+//! Texts in, values and refusals out.
+
 use serde_json::json;
 
 use super::*;
