@@ -506,7 +506,14 @@ impl Core {
         }
         self.actions.push(Action::Switched(receipt));
         self.queue.wake(Events::all(), now_ms);
-        for (_, pod) in std::mem::take(&mut self.strangers) {
+        // The oldest first, and always in the same order.
+        let mut strangers: Vec<Arc<PodInfo>> =
+            std::mem::take(&mut self.strangers).into_values().collect();
+        strangers.sort_by_cached_key(|pod| {
+            let created = pod.object["metadata"]["creationTimestamp"].as_str();
+            (created.unwrap_or("").to_owned(), Arc::clone(&pod.uid))
+        });
+        for pod in strangers {
             self.enqueue(pod, now_ms);
         }
     }
