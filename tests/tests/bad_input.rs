@@ -108,9 +108,9 @@ async fn bodies_names_and_selectors() {
         (
             get(&format!("{CONFIG_MAPS}?fieldSelector=spec.nonsense%3Dx")),
             400,
-            "field label not supported",
+            "is not a known field selector",
         ),
-        (get(&format!("{CONFIG_MAPS}?limit=-5")), 400, ""),
+        (get(&format!("{CONFIG_MAPS}?limit=many")), 400, ""),
         (
             get(&format!("{CONFIG_MAPS}?continue=nonsense")),
             400,

@@ -19,7 +19,7 @@ use crate::audit::{AuditRecord, AuditSink};
 use crate::auth::{Access, Attributes};
 use crate::failure::Failure;
 use crate::health::Health;
-use crate::metrics::{Gauge, Key, Metrics};
+use crate::metrics::{Gauge, Key, Metrics, MoreMetrics};
 use crate::openapi::OpenApi;
 use crate::query::Query;
 use crate::respond::{self, Answer};
@@ -45,6 +45,7 @@ pub(crate) struct Api {
     pub metrics: Arc<Metrics>,
     pub openapi: OpenApi,
     pub audit: Option<Arc<dyn AuditSink>>,
+    pub more_metrics: MoreMetrics,
     pub stopping: watch::Receiver<bool>,
     pub address: SocketAddr,
 }

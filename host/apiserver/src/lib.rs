@@ -34,6 +34,7 @@ mod watching;
 pub use audit::{AuditRecord, AuditSink};
 pub use auth::{Access, Attributes, Authorizer, Decision, SystemAuthorizer, TokenAuthenticator};
 pub use health::HealthCheck;
+pub use metrics::MoreMetrics;
 pub use pki::{Identity, Pki, PkiError};
 pub use route::{ResourcePath, Verb};
 pub use server::{Server, ServerConfig, ServerError};

@@ -45,6 +45,33 @@ struct Series {
     buckets: [AtomicU64; BUCKETS_SECONDS.len()],
 }
 
+type Source = Box<dyn Fn() -> String + Send + Sync>;
+
+/// Metrics of other parts of the process, shown behind the server's own. Cheap to clone; all clones are one list.
+#[derive(Clone, Default)]
+pub struct MoreMetrics(Arc<RwLock<Vec<Source>>>);
+
+impl MoreMetrics {
+    /// Adds a source: it gives lines of Prometheus' text format, without an end mark, each time `/metrics` is read.
+    pub fn add(&self, source: impl Fn() -> String + Send + Sync + 'static) {
+        self.0.write().push(Box::new(source));
+    }
+
+    pub(crate) fn render(&self, out: &mut String) {
+        for source in self.0.read().iter() {
+            out.push_str(&source());
+        }
+    }
+}
+
+impl std::fmt::Debug for MoreMetrics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("MoreMetrics")
+            .field(&self.0.read().len())
+            .finish()
+    }
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct Metrics {
     series: RwLock<HashMap<Key, Arc<Series>>>,

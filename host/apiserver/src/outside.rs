@@ -182,7 +182,8 @@ fn metrics(call: &Call<'_>) -> Answer {
             .or_insert_with(|| store.count(&format!("{}/", row.storage_prefix)));
     }
     let objects: Vec<(String, usize)> = objects.into_iter().collect();
-    let text = call.api.metrics.render(store.revision(), &objects);
+    let mut text = call.api.metrics.render(store.revision(), &objects);
+    call.api.more_metrics.render(&mut text);
     respond::answer(200, METRICS_TYPE, Outgoing::whole(text))
 }
 

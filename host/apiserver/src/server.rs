@@ -22,7 +22,7 @@ use crate::auth::Access;
 use crate::guard::WriteGuard;
 use crate::handler::{self, Api, Connection};
 use crate::health::{Health, HealthCheck};
-use crate::metrics::{Gauge, Metrics};
+use crate::metrics::{Gauge, Metrics, MoreMetrics};
 use crate::openapi::OpenApi;
 use crate::pki::{Pki, PkiError};
 use crate::served::Served;
@@ -61,6 +61,8 @@ pub struct ServerConfig {
     pub live: Vec<HealthCheck>,
     pub ready: Vec<HealthCheck>,
     pub audit: Option<Arc<dyn AuditSink>>,
+    /// Shown in `/metrics` besides the server's own.
+    pub more_metrics: MoreMetrics,
 }
 
 impl ServerConfig {
@@ -73,6 +75,7 @@ impl ServerConfig {
             live: Vec::new(),
             ready: Vec::new(),
             audit: None,
+            more_metrics: MoreMetrics::default(),
         }
     }
 }
@@ -128,6 +131,7 @@ impl Server {
             metrics: Arc::new(Metrics::default()),
             openapi: OpenApi::default(),
             audit: config.audit,
+            more_metrics: config.more_metrics,
             stopping: stopped,
             address: local_addr,
         };

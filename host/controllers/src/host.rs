@@ -123,9 +123,9 @@ impl Handle {
             .collect()
     }
 
-    /// Lines in the OpenMetrics text format.
-    pub fn metrics(&self) -> String {
-        self.shared.metrics.encode()
+    /// The metrics, to be read while the handle is elsewhere.
+    pub fn metrics(&self) -> Metrics {
+        self.shared.metrics.clone()
     }
 
     /// Stops taking work, waits for what is under way.

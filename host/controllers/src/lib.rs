@@ -28,6 +28,7 @@ use oarlock_wasm::{Engine, HostEnv, Limits, SystemEnv};
 use serde_json::Value;
 
 pub use host::{ControllerState, Controllers, Handle};
+pub use metrics::Metrics;
 
 /// A served resource, as the cluster's discovery tells.
 #[derive(Clone, Debug, PartialEq, Eq)]

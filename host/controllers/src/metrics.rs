@@ -92,7 +92,7 @@ impl Default for Metrics {
 
 impl Metrics {
     /// In the OpenMetrics text format, without the end mark: to be joined to others'.
-    pub fn encode(&self) -> String {
+    pub fn text(&self) -> String {
         let mut text = String::new();
         if prometheus_client::encoding::text::encode(&mut text, &self.registry.lock()).is_err() {
             // Writing to a String does not fail.

@@ -441,7 +441,13 @@ async fn a_deployment_runs_scales_rolls_and_goes() {
             state.last_error
         );
     }
-    assert!(world.controllers.metrics().contains("workqueue_adds_total"));
+    assert!(
+        world
+            .controllers
+            .metrics()
+            .text()
+            .contains("workqueue_adds_total")
+    );
     world.stop().await;
 }
 

@@ -13,7 +13,7 @@ use oarlock_controllers::{Controllers, ControllersConfig, Discover, Served};
 use oarlock_kinds::{Kinds, Row};
 use oarlock_node::{NodeSim, NodeSimConfig};
 use oarlock_registry::Registry;
-use oarlock_scheduler::{Scheduler, SchedulerConfig};
+use oarlock_scheduler::{Handle, Scheduler, SchedulerConfig};
 use oarlock_store::{Backend, StoreOptions};
 use oarlock_wasm::{Engine, EngineConfig};
 use serde_json::{Value, json};
@@ -118,12 +118,9 @@ impl Up {
             .context("cannot make certificates")?;
         let pki = Arc::new(pki);
         let ca = pki.ca_pem().to_owned();
-        let server = Server::bind(ServerConfig::new(
-            self.listen,
-            Arc::clone(&registry),
-            Arc::clone(&pki),
-        ))
-        .await?;
+        let server = ServerConfig::new(self.listen, Arc::clone(&registry), Arc::clone(&pki));
+        let metrics = server.more_metrics.clone();
+        let server = Server::bind(server).await?;
         let address = server.local_addr();
         let kubeconfig = self
             .kubeconfig
@@ -161,6 +158,15 @@ impl Up {
         } else {
             None
         };
+        if let Some(source) = controllers
+            .as_ref()
+            .map(oarlock_controllers::Handle::metrics)
+        {
+            metrics.add(move || source.text());
+        }
+        if let Some(source) = scheduler.as_ref().map(Handle::metrics) {
+            metrics.add(move || source.text());
+        }
         let nodes = self
             .runs(Part::Nodes)
             .then(|| NodeSim::start(NodeSimConfig::new(cluster("node-simulator"), self.nodes)));

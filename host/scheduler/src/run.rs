@@ -140,11 +140,6 @@ impl Handle {
         while self.tasks.join_next().await.is_some() {}
     }
 
-    /// Metrics in the Prometheus text format, without the end mark.
-    pub fn metrics_text(&self) -> String {
-        self.metrics.text()
-    }
-
     /// The metrics, to be read while the handle is elsewhere.
     pub fn metrics(&self) -> Metrics {
         self.metrics.clone()

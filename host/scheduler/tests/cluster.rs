@@ -272,7 +272,7 @@ async fn pods_are_bound_and_their_users_told() {
     );
     let other = cluster.get(&pods, &key("default", "other")).await.unwrap();
     assert!(other["spec"].get("nodeName").is_none() && condition(&other, "PodScheduled").is_null());
-    let metrics = handle.metrics_text();
+    let metrics = handle.metrics().text();
     assert!(
         metrics.contains("scheduler_schedule_attempts_total{result=\"scheduled\"} 3"),
         "{metrics}"

@@ -132,6 +132,8 @@ fn settings(pool: Option<u32>) -> Config {
     config
         .epoch_interruption(true)
         .concurrency_support(false)
+        // Threads that compile would live on and keep what the compiler used: components are compiled side by side instead.
+        .parallel_compilation(false)
         .max_wasm_stack(GUEST_STACK_BYTES)
         .async_stack_size(GUEST_STACK_BYTES * 2)
         // Answers must be the same on every machine, for replays.
