@@ -78,6 +78,7 @@ impl World {
         let engine = Engine::new(EngineConfig {
             cache_dir: Some(cache_dir()),
             max_instances: 64,
+            ..EngineConfig::default()..EngineConfig::default()
         })
         .expect("the test's cluster answers");
         let builtin = oarlock_guests::CONTROLLERS
@@ -196,6 +197,7 @@ async fn push(world: &World, name: &str, bytes: &[u8]) {
     let engine = Engine::new(EngineConfig {
         cache_dir: Some(cache_dir()),
         max_instances: 4,
+        ..EngineConfig::default()
     })
     .expect("an engine starts");
     let digest = engine

@@ -47,6 +47,9 @@ enum Command {
     /// Make, build and look into plugins; needs no cluster.
     #[command(subcommand)]
     Plugin(plugin::Command),
+    /// Compiles a component from standard input to standard output: what `up` runs beside itself.
+    #[command(hide = true)]
+    Compile { max_instances: u32 },
 }
 
 fn main() -> ExitCode {
@@ -55,6 +58,11 @@ fn main() -> ExitCode {
         Command::Up(up) => up.run(),
         Command::Component(command) => command.run(),
         Command::Plugin(command) => command.run(),
+        Command::Compile { max_instances } => Ok(oarlock_wasm::compile::serve(
+            max_instances,
+            std::io::stdin(),
+            std::io::stdout(),
+        )?),
     });
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -90,6 +90,8 @@ impl Up {
         let engine = tokio::task::spawn_blocking(move || {
             Engine::new(EngineConfig {
                 cache_dir: Some(engine_dir),
+                // This very program, even if its file was replaced meanwhile.
+                compiler: Some(PathBuf::from("/proc/self/exe")).filter(|exe| exe.exists()),
                 ..EngineConfig::default()
             })
         });

@@ -56,21 +56,22 @@ impl Cache {
         Ok(cache)
     }
 
-    /// The compiled form of the component with these bytes, from disk or compiled now and kept.
-    pub(crate) fn component(&self, engine: &Engine, bytes: &[u8]) -> wasmtime::Result<Component> {
+    /// The component with these bytes: from disk, or compiled now and kept.
+    pub(crate) fn component(
+        &self,
+        engine: &Engine,
+        bytes: &[u8],
+        compile: impl FnOnce() -> wasmtime::Result<Vec<u8>>,
+    ) -> wasmtime::Result<Component> {
         let path = self.path(bytes);
         if let Some(component) = self.load(engine, &path) {
             return Ok(component);
         }
-        let component = Component::from_binary(engine, bytes)?;
-        if let Err(error) = component
-            .serialize()
-            .map_err(io::Error::other)
-            .and_then(|code| self.store(&path, &code))
-        {
+        let code = compile()?;
+        if let Err(error) = self.store(&path, &code) {
             tracing::warn!(%error, path = %path.display(), "cannot keep compiled code");
         }
-        Ok(component)
+        from_code(engine, &code)
     }
 
     fn path(&self, bytes: &[u8]) -> PathBuf {
@@ -81,7 +82,6 @@ impl Cache {
             .join(format!("{}.cwasm", hex::encode(key.finalize())))
     }
 
-    #[expect(unsafe_code, reason = "loading precompiled code")]
     fn load(&self, engine: &Engine, path: &Path) -> Option<Component> {
         let entry = fs::read(path).ok()?;
         let (digest, code) = entry.split_at_checked(DIGEST_BYTES)?;
@@ -89,9 +89,9 @@ impl Cache {
             tracing::warn!(path = %path.display(), "compiled code is damaged; compiling anew");
             return None;
         }
-        // SAFETY: `code` is what an engine of this version and configuration serialized (both are in the file's name),
-        // unchanged since (digest checked on the very bytes that are loaded), in a directory that only this user may write.
-        match unsafe { Component::deserialize(engine, code) } {
+        // It is what an engine of this version and configuration compiled (both are in the file's name), unchanged since
+        // (digest checked on the very bytes that are loaded), in a directory that only this user may write.
+        match from_code(engine, code) {
             Ok(component) => Some(component),
             Err(error) => {
                 tracing::warn!(%error, path = %path.display(), "compiled code does not load; compiling anew");
@@ -138,6 +138,13 @@ impl Cache {
             }
         }
     }
+}
+
+/// Loads what [`mod@crate::compile`] gave.
+#[expect(unsafe_code, reason = "loading precompiled code")]
+pub(crate) fn from_code(engine: &Engine, code: &[u8]) -> wasmtime::Result<Component> {
+    // SAFETY: callers pass what this program's compiler wrote, untouched by others; another version's code is refused.
+    unsafe { Component::deserialize(engine, code) }
 }
 
 /// Feeds `Hash` to SHA-256: the engine's description must not collide by the 64 bits of an ordinary hash.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use sha2::{Digest, Sha256};
-use wasmtime::component::{Component, InstancePre};
+use wasmtime::component::InstancePre;
 
 use crate::state::GuestState;
 use crate::{Engine, Error, Meter};
@@ -122,11 +122,9 @@ impl Engine {
                 bytes.len()
             )));
         }
-        let component = match self.cache() {
-            Some(cache) => cache.component(self.raw(), bytes),
-            None => Component::from_binary(self.raw(), bytes),
-        }
-        .map_err(|error| refused(format!("{error:#}")))?;
+        let component = self
+            .component(bytes)
+            .map_err(|error| refused(format!("{error:#}")))?;
         let shape = component.component_type();
         let imports = shape.imports(self.raw()).map(|(name, _)| name.to_owned());
         let exports: Vec<String> = shape

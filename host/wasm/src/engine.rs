@@ -8,10 +8,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
-use wasmtime::component::Linker;
+use wasmtime::component::{Component, Linker};
 use wasmtime::{Config, InstanceAllocationStrategy, PoolingAllocationConfig};
 
-use crate::cache::Cache;
+use crate::cache::{self, Cache};
+use crate::compile::compile;
 use crate::limits::{MAX_CORE_INSTANCES, MAX_MEMORIES, MAX_MEMORY_MIB, MAX_TABLE_ELEMENTS};
 use crate::state::{self, GuestState};
 use crate::{Error, wasi};
@@ -28,6 +29,8 @@ const MAX_INSTANCE_BYTES: usize = 1 << 20;
 pub struct EngineConfig {
     /// Where compiled code is kept; none: it is compiled at each start.
     pub cache_dir: Option<PathBuf>,
+    /// A program that compiles in a process of its own (see [`crate::compile`]); none: compiled in this one.
+    pub compiler: Option<PathBuf>,
     /// How many instances may live at once. Each reserves (not uses) some 4 GiB of address space.
     pub max_instances: u32,
 }
@@ -36,6 +39,7 @@ impl Default for EngineConfig {
     fn default() -> Self {
         Self {
             cache_dir: None,
+            compiler: None,
             max_instances: 512,
         }
     }
@@ -52,6 +56,9 @@ struct Inner {
     linker: Linker<GuestState>,
     linker_with_wasi: Linker<GuestState>,
     cache: Option<Cache>,
+    compiler: Option<PathBuf>,
+    /// Of the pool; 0: there is none.
+    max_instances: u32,
     ticks: Arc<AtomicU64>,
     /// Dropped with the engine, which ends the ticker.
     _ticker: Sender<()>,
@@ -70,12 +77,14 @@ impl Engine {
             plugin: "(engine)".to_owned(),
             message: format!("{what}: {error}"),
         };
-        let engine = match wasmtime::Engine::new(&settings(Some(config.max_instances))) {
-            Ok(engine) => engine,
+        let pooled = wasmtime::Engine::new(&settings(Some(config.max_instances)));
+        let (engine, max_instances) = match pooled {
+            Ok(engine) => (engine, config.max_instances),
             Err(error) => {
                 tracing::warn!(%error, "no room for a pool of instances; each is allocated by itself");
-                wasmtime::Engine::new(&settings(None))
-                    .map_err(|e| failed("cannot start the engine", &e))?
+                let engine = wasmtime::Engine::new(&settings(None))
+                    .map_err(|e| failed("cannot start the engine", &e))?;
+                (engine, 0)
             }
         };
         let cache = match config.cache_dir {
@@ -100,6 +109,8 @@ impl Engine {
                 linker,
                 linker_with_wasi,
                 cache,
+                compiler: config.compiler,
+                max_instances,
                 ticks,
                 _ticker: ticker,
             }),
@@ -118,8 +129,20 @@ impl Engine {
         }
     }
 
-    pub(crate) fn cache(&self) -> Option<&Cache> {
-        self.inner.cache.as_ref()
+    /// The component with these bytes: from the cache, or compiled now (and kept there).
+    pub(crate) fn component(&self, bytes: &[u8]) -> wasmtime::Result<Component> {
+        let Inner {
+            engine,
+            cache,
+            compiler,
+            max_instances,
+            ..
+        } = &*self.inner;
+        let compile = || compile(engine, compiler.as_deref(), *max_instances, bytes);
+        match cache {
+            Some(cache) => cache.component(engine, bytes, compile),
+            None => cache::from_code(engine, &compile()?),
+        }
     }
 
     pub(crate) fn ticks(&self) -> Arc<AtomicU64> {
@@ -127,7 +150,7 @@ impl Engine {
     }
 }
 
-fn settings(pool: Option<u32>) -> Config {
+pub(crate) fn settings(pool: Option<u32>) -> Config {
     let mut config = Config::new();
     config
         .epoch_interruption(true)

@@ -112,8 +112,8 @@ impl std::fmt::Display for Inspection {
 /// Looks at a component. Fails only if the bytes are no component at all.
 pub fn inspect(name: &str, bytes: &[u8]) -> Result<Inspection, Error> {
     let engine = Engine::new(EngineConfig {
-        cache_dir: None,
         max_instances: 1,
+        ..EngineConfig::default()
     })?;
     let component = Component::from_binary(engine.raw(), bytes).map_err(|error| Error::Load {
         plugin: name.to_owned(),

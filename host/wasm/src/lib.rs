@@ -7,6 +7,7 @@ pub mod author;
 mod bindings;
 mod cache;
 mod call;
+pub mod compile;
 mod component;
 pub mod controller;
 mod engine;
