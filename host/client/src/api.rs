@@ -7,6 +7,7 @@ use futures::stream::BoxStream;
 use oarlock_model::{ApiError, ApiResult, Gvr};
 use serde_json::Value;
 
+/// Without managedFields, which nothing that works from a cache reads; a write without them keeps those that are stored.
 pub type Object = Arc<Value>;
 
 #[derive(Clone, Debug, Default)]

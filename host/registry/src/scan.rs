@@ -114,11 +114,11 @@ pub fn items(list: &[u8]) -> impl Iterator<Item = &[u8]> {
 fn string_end(json: &[u8], open: usize) -> Option<usize> {
     let mut at = open + 1;
     loop {
-        match json.get(at)? {
-            b'"' => return Some(at + 1),
-            b'\\' => at += 2,
-            _ => at += 1,
+        at += memchr::memchr2(b'"', b'\\', json.get(at..)?)?;
+        if json[at] == b'"' {
+            return Some(at + 1);
         }
+        at += 2;
     }
 }
 

@@ -47,7 +47,7 @@ fn server() -> Oarlock {
 }
 
 /// Pods need the service account that a controller would make.
-async fn prepare(http: &oarlock_client::http::Http) -> Result<()> {
+pub async fn prepare(http: &oarlock_client::http::Http) -> Result<()> {
     let account =
         json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}});
     http.json(

@@ -50,7 +50,9 @@ fn main() -> Result<()> {
         }
         if wanted("schedule") {
             for nodes in &args.nodes {
-                scheduling::run(&mut report, *nodes, args.pods).await?;
+                for around in [scheduling::Around::Nothing, scheduling::Around::Cluster] {
+                    scheduling::run(&mut report, around, *nodes, args.pods).await?;
+                }
             }
         }
         anyhow::Ok(())
