@@ -78,7 +78,7 @@ impl World {
         let engine = Engine::new(EngineConfig {
             cache_dir: Some(cache_dir()),
             max_instances: 64,
-            ..EngineConfig::default()..EngineConfig::default()
+            ..EngineConfig::default()
         })
         .expect("the test's cluster answers");
         let builtin = oarlock_guests::CONTROLLERS
