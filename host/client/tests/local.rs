@@ -15,23 +15,35 @@ use oarlock_client::{
 };
 use oarlock_kinds::Kinds;
 use oarlock_model::{ApiError, ApiResult, Gvr, meta};
-use oarlock_registry::{Config, Registry};
+use oarlock_registry::{Config, Context, Registry, Target};
 use oarlock_store::StoreOptions;
 use serde_json::{Value, json};
 
 const DEADLINE: Duration = Duration::from_secs(10);
 
 async fn local() -> LocalCluster {
+    LocalCluster::new(registry().await, "test")
+}
+
+/// The first entry of a ConfigMap's managedFields, as it is stored.
+async fn managed(registry: &Registry, name: &str) -> Value {
+    let row = registry.kinds().resource("", "v1", "configmaps").unwrap();
+    let target = Target::new(&row, "default", name);
+    let ctx = Context::new(Arc::default(), jiff::Timestamp::UNIX_EPOCH);
+    let stored = registry.get(&ctx, &target, "").await;
+    stored.unwrap().to_value().unwrap()["metadata"]["managedFields"][0].clone()
+}
+
+async fn registry() -> Arc<Registry> {
     let store = oarlock_store::open(StoreOptions::memory()).unwrap();
     let config = Config {
         store,
         kinds: Arc::new(Kinds::builtin()),
         admission: Vec::new(),
     };
-    let registry = Registry::open(config, jiff::Timestamp::now())
+    Registry::open(config, jiff::Timestamp::now())
         .await
-        .unwrap();
-    LocalCluster::new(registry, "test")
+        .unwrap()
 }
 
 fn config_maps() -> Gvr {
@@ -72,12 +84,14 @@ fn shown(delta: &Delta) -> String {
 
 #[tokio::test]
 async fn verbs() {
-    let cluster = local().await;
+    let registry = registry().await;
+    let cluster = LocalCluster::new(Arc::clone(&registry), "test");
     let made = cluster
         .create(&config_maps(), "default", config_map("a"))
         .await
         .unwrap();
-    assert_eq!(made["metadata"]["managedFields"][0]["manager"], "test");
+    assert_eq!(made["metadata"]["managedFields"], Value::Null);
+    assert_eq!(managed(&registry, "a").await["manager"], "test");
     let patch = Patch::Merge(json!({"data": {"k": "w"}}));
     let patched = cluster
         .patch(&config_maps(), &key("a"), "", patch)
@@ -108,14 +122,11 @@ async fn verbs() {
         manager: "m".to_owned(),
         force: false,
     };
-    let applied = cluster
+    cluster
         .patch(&config_maps(), &key("b"), "", applied)
         .await
         .unwrap();
-    assert_eq!(
-        applied["metadata"]["managedFields"][0]["operation"],
-        "Apply"
-    );
+    assert_eq!(managed(&registry, "b").await["operation"], "Apply");
     let wrong = DeleteOptions {
         uid: "no".to_owned(),
         ..DeleteOptions::default()
