@@ -18,6 +18,8 @@ const STOP_SECONDS: u64 = 20;
 /// How to start it.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
+    /// Compile the guests anew instead of sharing their code between tests.
+    pub own_code: bool,
     pub nodes: Option<u32>,
     /// `controllers`, `scheduler`, `nodes`
     pub disable: Vec<&'static str>,
@@ -226,6 +228,9 @@ fn spawn(dir: &Path, options: &Options) -> Child {
         .arg(dir)
         .args(["--listen", "127.0.0.1:0"]);
     command.arg("--kubeconfig").arg(dir.join("kubeconfig"));
+    if !options.own_code {
+        command.env("OARLOCK_CODE_CACHE", binary().with_file_name("code-cache"));
+    }
     if let Some(nodes) = options.nodes {
         command.args(["--nodes", &nodes.to_string()]);
     }

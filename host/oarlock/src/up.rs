@@ -41,6 +41,9 @@ pub struct Up {
     /// Where the API is served; port 0 takes a free one
     #[arg(long, default_value = "127.0.0.1:6443", value_name = "ADDR:PORT")]
     listen: SocketAddr,
+    /// Where compiled guests are kept; several processes may share it [default: DATA_DIR/code]
+    #[arg(long, env = "OARLOCK_CODE_CACHE", value_name = "DIR")]
+    code_cache: Option<PathBuf>,
     /// Where the kubeconfig is written [default: DATA_DIR/kubeconfig]
     #[arg(long, value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
@@ -86,7 +89,7 @@ impl Up {
         let stop = stop_signal()?;
 
         // The store and the guests' code have nothing to do with each other: both at once.
-        let engine_dir = dir.join("code");
+        let engine_dir = self.code_cache.clone().unwrap_or_else(|| dir.join("code"));
         let engine = tokio::task::spawn_blocking(move || {
             Engine::new(EngineConfig {
                 cache_dir: Some(engine_dir),

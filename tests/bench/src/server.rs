@@ -53,7 +53,10 @@ pub fn memory_mib(server: &Oarlock) -> Result<u64> {
 #[expect(clippy::disallowed_methods, reason = "edge: a benchmark measures time")]
 pub async fn start_and_idle(report: &mut Report) -> Result<()> {
     let begin = Instant::now();
-    let mut server = Oarlock::start(Options::default());
+    let mut server = Oarlock::start(Options {
+        own_code: true,
+        ..Options::default()
+    });
     let first = begin.elapsed();
     tokio::time::sleep(IDLE).await;
     let memory = memory_mib(&server)?;
