@@ -74,7 +74,9 @@ struct Endpoint {
 #[serde(default)]
 struct Slice {
     metadata: Meta,
+    #[serde(default, deserialize_with = "or_null")]
     endpoints: Vec<Endpoint>,
+    #[serde(default, deserialize_with = "or_null")]
     ports: Vec<Port>,
 }
 
@@ -246,6 +248,15 @@ fn ports(service: &Service, pod: &Pod) -> Vec<Port> {
         })
     };
     service.spec.ports.iter().filter_map(resolve).collect()
+}
+
+/// The API server writes an empty list as null.
+fn or_null<'de, D, T>(from: D) -> Result<Vec<T>, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    Option::deserialize(from).map(Option::unwrap_or_default)
 }
 
 oarlock_sdk::export_controller!(EndpointSliceController);
