@@ -261,13 +261,6 @@ impl Totals {
         }
         totals
     }
-
-    pub fn is_zero(&self) -> bool {
-        self.cpu_milli == 0
-            && self.memory == 0
-            && self.ephemeral_storage == 0
-            && self.others.is_empty()
-    }
 }
 
 /// Extended resources (`example.com/gpu`), prefixed native ones, hugepages and attachable volumes.

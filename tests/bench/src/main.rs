@@ -2,7 +2,10 @@
 //! second, latencies, the server's CPU per operation, and the ratio to a reference that ran in the same run.
 
 mod api;
+mod engines;
 mod load;
+#[path = "../../../host/scheduler/tests/native/mod.rs"]
+mod native;
 mod reference;
 mod report;
 mod scheduling;
@@ -13,10 +16,14 @@ use clap::Parser;
 
 use report::Report;
 
+/// As in the product.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Benchmarks of the whole control plane. Without arguments: everything.
 #[derive(Debug, Parser)]
 struct Args {
-    /// Only parts with this in their name: reference, start, api, watch, schedule.
+    /// Only parts with this in their name: reference, engines, start, api, watch, schedule.
     #[arg(long, default_value = "")]
     only: String,
     /// Pods to create and to schedule.
@@ -38,6 +45,9 @@ fn main() -> Result<()> {
     runtime.block_on(async {
         if wanted("reference") {
             reference::run(&mut report).await?;
+        }
+        if wanted("engines") {
+            engines::run(&mut report)?;
         }
         if wanted("start") {
             server::start_and_idle(&mut report).await?;

@@ -32,8 +32,8 @@ pub async fn run(report: &mut Report) -> Result<()> {
     etcd(report, dir.path()).await
 }
 
-/// Durable puts of 2.4 KB by 64 workers through etcd's JSON gateway-free client, etcdctl being too slow to start: the
-/// `benchmark` of etcd is not packaged, so plain HTTP to its gRPC gateway is used.
+/// Durable puts of 2.4 KB by 64 workers through etcd's JSON gateway over plain HTTP (its own `benchmark` is not packaged,
+/// and etcdctl starts too slowly).
 async fn etcd(report: &mut Report, dir: &std::path::Path) -> Result<()> {
     let client = "http://127.0.0.1:23790";
     let started = Command::new("etcd")

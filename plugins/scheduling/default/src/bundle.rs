@@ -5,7 +5,7 @@
 use oarlock_model::pod_requests::PodResources;
 
 use crate::api::{NO_NODE, Nodes, Opened, Usage, Verdict};
-use crate::mirror::Mirror;
+use crate::mirror::{Mirror, same};
 use crate::objects::{Node, Pod};
 use crate::plugins::affinity::{self, Affinity, Refusal};
 use crate::plugins::balanced::{self, Balanced};
@@ -211,13 +211,8 @@ impl Bundle {
             return Vec::new();
         };
         let codes = match nodes {
-            Nodes::All => (0..self.mirror.slots())
-                .map(|slot| taken.code(self, slot))
-                .collect(),
-            Nodes::Some(ids) => ids
-                .iter()
-                .map(|&slot| taken.code(self, slot as usize))
-                .collect(),
+            Nodes::All => taken.codes(self, 0..self.mirror.slots()),
+            Nodes::Some(ids) => taken.codes(self, ids.iter().map(|&id| id as usize)),
         };
         self.queries[query as usize - 1] = Some(taken);
         codes
@@ -299,17 +294,36 @@ impl Query {
         }
     }
 
-    fn code(&mut self, bundle: &Bundle, slot: usize) -> u32 {
-        if !bundle.mirror.alive.get(slot).copied().unwrap_or(false) {
-            return NO_NODE;
-        }
-        for at in 0..self.filters.len() {
-            let plugin = self.filters[at];
-            if let Some(number) = self.refuses(bundle, plugin, slot) {
-                return (plugin + 1) << 24 | number;
+    /// A plugin at a time over all the nodes that those before it let pass.
+    fn codes(&mut self, bundle: &Bundle, slots: impl Iterator<Item = usize> + Clone) -> Vec<u32> {
+        let mirror = &bundle.mirror;
+        let alive = |slot| mirror.alive.get(slot).copied().unwrap_or(false);
+        let codes = slots
+            .clone()
+            .map(|slot| if alive(slot) { 0 } else { NO_NODE });
+        let mut codes: Vec<u32> = codes.collect();
+        let refusing = slots.clone();
+        for plugin in self.filters.clone() {
+            let slots = refusing.clone();
+            match plugin {
+                p::TAINT_TOLERATION => refuse(&mut codes, plugin, slots, |slot| {
+                    (!mirror.taints[slot].is_empty() && !self.taints.fits(mirror, slot))
+                        .then_some(0)
+                }),
+                p::NODE_RESOURCES_FIT => {
+                    let needs = self.fit.needs(mirror);
+                    let missing = &mut self.missing;
+                    refuse(&mut codes, plugin, slots, |slot| {
+                        let bits = needs.missing(slot);
+                        (bits != 0).then(|| number(missing, bits))
+                    });
+                }
+                _ => refuse(&mut codes, plugin, slots, |slot| {
+                    self.refuses(bundle, plugin, slot)
+                }),
             }
         }
-        0
+        codes
     }
 
     /// The number of the refusal, if the plugin refuses the node.
@@ -318,7 +332,7 @@ impl Query {
         let mirror = &bundle.mirror;
         let refused = match plugin {
             p::NODE_UNSCHEDULABLE => mirror.unschedulable[slot],
-            p::NODE_NAME => mirror.names[slot] != self.node_name,
+            p::NODE_NAME => !same(&mirror.names[slot], &self.node_name),
             p::TAINT_TOLERATION => {
                 !mirror.taints[slot].is_empty() && !self.taints.fits(mirror, slot)
             }
@@ -333,22 +347,12 @@ impl Query {
                     });
             }
             p::NODE_RESOURCES_FIT => {
-                let missing = self.fit.missing(mirror, slot);
-                return (missing != 0).then(|| self.missing_number(missing));
+                let missing = self.fit.needs(mirror).missing(slot);
+                return (missing != 0).then(|| number(&mut self.missing, missing));
             }
             _ => false,
         };
         refused.then_some(0)
-    }
-
-    fn missing_number(&mut self, missing: u64) -> u32 {
-        if let Some(at) = self.missing.iter().position(|m| *m == missing) {
-            return at as u32;
-        }
-        if self.missing.len() < MAX_MISSING {
-            self.missing.push(missing);
-        }
-        self.missing.len() as u32 - 1
     }
 
     fn score_into(
@@ -359,57 +363,34 @@ impl Query {
         out: &mut Vec<i64>,
     ) {
         let mirror = &bundle.mirror;
-        // A dead slot has no taints, images, labels or room: only what does not come out as 0 by itself looks.
-        let alive = |slot: usize| mirror.alive.get(slot).copied().unwrap_or(false);
         match plugin {
-            p::IMAGE_LOCALITY if !self.images.is_anywhere(mirror) => out.extend(slots.map(|_| 0)),
             p::IMAGE_LOCALITY => {
-                out.extend(slots.map(|s| {
-                    if alive(s) {
-                        self.images.score(mirror, s)
-                    } else {
-                        0
-                    }
-                }));
+                let present = self.images.present(mirror);
+                if present.is_empty() {
+                    fill(mirror, slots, out, |_| 0);
+                } else {
+                    fill(mirror, slots, out, |slot| {
+                        self.images.score(mirror, &present, slot)
+                    });
+                }
             }
-            p::TAINT_TOLERATION => {
-                out.extend(slots.map(|s| {
-                    if alive(s) {
-                        self.taints.score(mirror, s)
-                    } else {
-                        0
-                    }
-                }));
-            }
+            p::TAINT_TOLERATION => fill(mirror, slots, out, |slot| self.taints.score(mirror, slot)),
             p::NODE_AFFINITY => {
-                let added = &bundle.added_affinity;
-                out.extend(slots.map(|s| {
-                    if alive(s) {
-                        self.affinity.score(added, mirror, s)
-                    } else {
-                        0
-                    }
-                }));
+                fill(mirror, slots, out, |slot| {
+                    self.affinity.score(&bundle.added_affinity, mirror, slot)
+                });
             }
             p::NODE_RESOURCES_FIT => {
-                out.extend(slots.map(|s| {
-                    if alive(s) {
-                        self.fit.score(&bundle.fit, mirror, s)
-                    } else {
-                        0
-                    }
-                }));
+                let columns = self.fit.columns(mirror);
+                fill(mirror, slots, out, |slot| {
+                    Fit::score(&bundle.fit, &columns, slot)
+                });
             }
             p::BALANCED_ALLOCATION => {
-                out.extend(slots.map(|s| {
-                    if alive(s) {
-                        self.balanced.score(mirror, s)
-                    } else {
-                        0
-                    }
-                }));
+                let columns = self.balanced.columns(mirror);
+                fill(mirror, slots, out, |slot| Balanced::score(&columns, slot));
             }
-            _ => out.extend(slots.map(|_| 0)),
+            _ => fill(mirror, slots, out, |_| 0),
         }
     }
 
@@ -442,4 +423,42 @@ impl Query {
             },
         }
     }
+}
+
+/// The place of a set of missing resources among those of its query.
+fn number(known: &mut Vec<u64>, missing: u64) -> u32 {
+    if let Some(at) = known.iter().position(|m| *m == missing) {
+        return at as u32;
+    }
+    if known.len() < MAX_MISSING {
+        known.push(missing);
+    }
+    known.len() as u32 - 1
+}
+
+/// Asks a plugin about the nodes that nobody refused yet.
+fn refuse(
+    codes: &mut [u32],
+    plugin: u32,
+    slots: impl Iterator<Item = usize>,
+    mut refuses: impl FnMut(usize) -> Option<u32>,
+) {
+    for (code, slot) in codes.iter_mut().zip(slots) {
+        if *code == 0
+            && let Some(number) = refuses(slot)
+        {
+            *code = (plugin + 1) << 24 | number;
+        }
+    }
+}
+
+/// A score for each slot; 0 where there is no node.
+fn fill(
+    mirror: &Mirror,
+    slots: impl Iterator<Item = usize>,
+    out: &mut Vec<i64>,
+    score: impl Fn(usize) -> i64,
+) {
+    let alive = |slot: usize| mirror.alive.get(slot).copied().unwrap_or(false);
+    out.extend(slots.map(|slot| if alive(slot) { score(slot) } else { 0 }));
 }

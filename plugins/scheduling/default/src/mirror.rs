@@ -9,14 +9,35 @@ use oarlock_model::pod_requests as requests;
 use crate::api::{HostPort, Usage};
 use crate::objects::{self, Taint};
 
-/// A node's labels, sorted by key.
+pub const NO_SCHEDULE: &str = "NoSchedule";
+pub const NO_EXECUTE: &str = "NoExecute";
+pub const PREFER_NO_SCHEDULE: &str = "PreferNoSchedule";
+
+/// Whether two texts are equal, by words of 8 bytes: WebAssembly's own comparison goes byte by byte.
+#[inline]
+pub fn same(a: &str, b: &str) -> bool {
+    let (a, b) = (a.as_bytes(), b.as_bytes());
+    if a.len() != b.len() {
+        return false;
+    }
+    let (words_a, words_b) = (a.chunks_exact(8), b.chunks_exact(8));
+    let mut rest = words_a.remainder().iter().zip(words_b.remainder());
+    words_a.zip(words_b).all(|(x, y)| word(x) == word(y)) && rest.all(|(x, y)| x == y)
+}
+
+#[inline]
+fn word(bytes: &[u8]) -> u64 {
+    bytes.try_into().map_or(0, u64::from_ne_bytes)
+}
+
+/// A node's labels. There are few, and most differ in length: looking at each is faster than a search.
 #[derive(Debug, Default)]
 pub struct Labels(Vec<(Box<str>, Box<str>)>);
 
 impl Labels {
     pub fn get(&self, key: &str) -> Option<&str> {
-        let at = self.0.binary_search_by(|(k, _)| k.as_ref().cmp(key)).ok()?;
-        Some(&self.0[at].1)
+        let found = self.0.iter().find(|(k, _)| same(k, key));
+        found.map(|(_, value)| value.as_ref())
     }
 }
 
@@ -30,6 +51,7 @@ pub struct Scalar {
 /// An image that some node has. Its size is what the first node to have it said, as upstream's cache keeps it.
 #[derive(Debug)]
 pub struct ImageState {
+    name: Box<str>,
     pub size_bytes: i64,
     pub nodes: u32,
 }
@@ -40,8 +62,12 @@ pub struct Mirror {
     pub names: Vec<String>,
     pub labels: Vec<Labels>,
     pub unschedulable: Vec<bool>,
+    /// Taints that keep pods away.
     pub taints: Vec<Vec<Taint>>,
-    pub images: Vec<Vec<Box<str>>>,
+    /// Taints that would rather not have them.
+    pub soft_taints: Vec<Vec<Taint>>,
+    /// Images by their places in `image_states`.
+    pub images: Vec<Vec<u32>>,
     pub ports: Vec<Vec<HostPort>>,
     pub allocatable_cpu: Vec<i64>,
     pub allocatable_memory: Vec<i64>,
@@ -55,7 +81,10 @@ pub struct Mirror {
     pub nonzero_memory: Vec<i64>,
     scalars: Vec<Scalar>,
     scalar_index: HashMap<String, usize>,
-    image_states: HashMap<Box<str>, ImageState>,
+    image_states: Vec<ImageState>,
+    /// Of images that some node has.
+    image_index: HashMap<Box<str>, u32>,
+    free_images: Vec<u32>,
     node_count: usize,
 }
 
@@ -69,8 +98,35 @@ impl Mirror {
         self.node_count
     }
 
-    pub fn image(&self, name: &str) -> Option<&ImageState> {
-        self.image_states.get(name)
+    /// The number by which nodes list the image, and the image.
+    pub fn image(&self, name: &str) -> Option<(u32, &ImageState)> {
+        let at = *self.image_index.get(name)?;
+        Some((at, &self.image_states[at as usize]))
+    }
+
+    /// The number of an image, made if no node has had it.
+    fn image_number(&mut self, name: String, size_bytes: i64) -> u32 {
+        if let Some(&at) = self.image_index.get(name.as_str()) {
+            return at;
+        }
+        let name = name.into_boxed_str();
+        let state = ImageState {
+            name: name.clone(),
+            size_bytes,
+            nodes: 0,
+        };
+        let at = match self.free_images.pop() {
+            Some(at) => {
+                self.image_states[at as usize] = state;
+                at
+            }
+            None => {
+                self.image_states.push(state);
+                self.image_states.len() as u32 - 1
+            }
+        };
+        self.image_index.insert(name, at);
+        at
     }
 
     pub fn scalar(&self, name: &str) -> Option<&Scalar> {
@@ -86,6 +142,7 @@ impl Mirror {
         self.labels.resize_with(slots, Labels::default);
         self.unschedulable.resize(slots, false);
         self.taints.resize_with(slots, Vec::new);
+        self.soft_taints.resize_with(slots, Vec::new);
         self.images.resize_with(slots, Vec::new);
         self.ports.resize_with(slots, Vec::new);
         for column in [
@@ -145,19 +202,18 @@ impl Mirror {
                 .collect(),
         );
         self.unschedulable[slot] = node.spec.unschedulable;
-        self.taints[slot] = node.spec.taints;
+        let taints = node.spec.taints.into_iter();
+        let (soft, hard): (Vec<_>, Vec<_>) = taints.partition(|t| t.effect == PREFER_NO_SCHEDULE);
+        self.soft_taints[slot] = soft;
+        self.taints[slot] = hard;
+        self.taints[slot].retain(|t| t.effect == NO_SCHEDULE || t.effect == NO_EXECUTE);
         for image in node.status.images {
             for name in image.names {
-                let name = name.into_boxed_str();
-                if self.images[slot].contains(&name) {
-                    continue;
+                let number = self.image_number(name, image.size_bytes);
+                if !self.images[slot].contains(&number) {
+                    self.image_states[number as usize].nodes += 1;
+                    self.images[slot].push(number);
                 }
-                let new = ImageState {
-                    size_bytes: image.size_bytes,
-                    nodes: 0,
-                };
-                self.image_states.entry(name.clone()).or_insert(new).nodes += 1;
-                self.images[slot].push(name);
             }
         }
         self.allocatable_cpu[slot] = 0;
@@ -183,11 +239,11 @@ impl Mirror {
 
     fn forget_images(&mut self, slot: usize) {
         for image in std::mem::take(&mut self.images[slot]) {
-            if let Some(state) = self.image_states.get_mut(&image) {
-                state.nodes -= 1;
-                if state.nodes == 0 {
-                    self.image_states.remove(&image);
-                }
+            let state = &mut self.image_states[image as usize];
+            state.nodes -= 1;
+            if state.nodes == 0 {
+                self.image_index.remove(&state.name);
+                self.free_images.push(image);
             }
         }
     }
@@ -204,6 +260,7 @@ impl Mirror {
         self.names[index].clear();
         self.labels[index] = Labels::default();
         self.taints[index].clear();
+        self.soft_taints[index].clear();
         self.unschedulable[index] = false;
         self.allocatable_cpu[index] = 0;
         self.allocatable_memory[index] = 0;

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use oarlock_model::selector::{is_label_value, is_qualified_name};
 
-use crate::mirror::Labels;
+use crate::mirror::{Labels, same};
 use crate::objects::{Expression, NodeSelectorTerm};
 
 const NAME_FIELD: &str = "metadata.name";
@@ -56,8 +56,8 @@ impl LabelRequirement {
         let value = labels.get(&self.key);
         let number = || value.and_then(|v| v.parse::<i64>().ok());
         match &self.operator {
-            Operator::In(values) => value.is_some_and(|v| values.iter().any(|x| x == v)),
-            Operator::NotIn(values) => value.is_none_or(|v| values.iter().all(|x| x != v)),
+            Operator::In(values) => value.is_some_and(|v| values.iter().any(|x| same(x, v))),
+            Operator::NotIn(values) => value.is_none_or(|v| values.iter().all(|x| !same(x, v))),
             Operator::Exists => value.is_some(),
             Operator::DoesNotExist => value.is_none(),
             Operator::GreaterThan(bound) => number().is_some_and(|n| n > *bound),
@@ -93,7 +93,7 @@ impl FieldRequirement {
 
     fn matches(&self, name: &str) -> bool {
         let actual = if self.is_name { name } else { "" };
-        (actual == self.value) == self.equal
+        same(actual, &self.value) == self.equal
     }
 }
 
@@ -159,7 +159,7 @@ impl Exactly {
     pub fn matches(&self, labels: &Labels) -> bool {
         self.0
             .iter()
-            .all(|(key, value)| labels.get(key) == Some(value))
+            .all(|(key, value)| labels.get(key).is_some_and(|v| same(v, value)))
     }
 }
 

@@ -6,7 +6,7 @@ use oarlock_model::pod_requests::{Counting, PodResources};
 
 use crate::mirror::Mirror;
 use crate::plugins::MAX_NODE_SCORE;
-use crate::plugins::fit::{Resource, WeightedResource, amount_of, default_resources};
+use crate::plugins::fit::{Column, Resource, WeightedResource, amount_of, default_resources};
 
 /// NodeResourcesBalancedAllocationArgs
 #[derive(Debug, Default, Deserialize)]
@@ -67,14 +67,22 @@ impl Balanced {
         self.0.iter().any(|(_, amount)| *amount != 0)
     }
 
-    pub fn score(&self, mirror: &Mirror, slot: usize) -> i64 {
+    pub fn columns<'a>(&self, mirror: &'a Mirror) -> Vec<Column<'a>> {
+        let requests = self.0.iter();
+        requests
+            .map(|(resource, request)| Column::new(resource, mirror, false, *request, 1))
+            .collect()
+    }
+
+    #[inline]
+    pub fn score(columns: &[Column<'_>], slot: usize) -> i64 {
         let (mut with, mut without) = (Fractions::default(), Fractions::default());
-        for (resource, request) in &self.0 {
-            let (allocatable, used) = resource.of_node(mirror, slot, false);
+        for column in columns {
+            let (allocatable, used) = column.of_node(slot);
             if allocatable == 0 {
                 continue;
             }
-            with.push(used.wrapping_add(*request) as f64 / allocatable as f64);
+            with.push(used.wrapping_add(column.request) as f64 / allocatable as f64);
             without.push(used as f64 / allocatable as f64);
         }
         (MAX_NODE_SCORE + MAX_NODE_SCORE / 2 + with.evenness() - without.evenness()) / 2
@@ -91,7 +99,8 @@ struct Fractions {
 
 impl Fractions {
     fn push(&mut self, fraction: f64) {
-        let fraction = fraction.min(1.0);
+        // `min` would be a call: WebAssembly's own treats NaN otherwise.
+        let fraction = if fraction > 1.0 { 1.0 } else { fraction };
         match self.first.get_mut(self.count) {
             Some(place) => *place = fraction,
             None => self.more.push(fraction),

@@ -102,26 +102,56 @@ impl Resource {
         matches!(self, Self::Scalar(_))
     }
 
-    /// Allocatable and used on a node; `nonzero`: with amounts for containers that request none.
-    pub fn of_node(&self, mirror: &Mirror, slot: usize, nonzero: bool) -> (i64, i64) {
-        let used = |real: &[i64], raised: &[i64]| if nonzero { raised[slot] } else { real[slot] };
+    /// Allocatable and used by slot; `nonzero`: with amounts for containers that request none.
+    pub fn columns<'a>(&self, mirror: &'a Mirror, nonzero: bool) -> (&'a [i64], &'a [i64]) {
+        let used = |real: &'a Vec<i64>, raised: &'a Vec<i64>| if nonzero { raised } else { real };
         match self {
             Self::Cpu => (
-                mirror.allocatable_cpu[slot],
+                &mirror.allocatable_cpu,
                 used(&mirror.used_cpu, &mirror.nonzero_cpu),
             ),
             Self::Memory => (
-                mirror.allocatable_memory[slot],
+                &mirror.allocatable_memory,
                 used(&mirror.used_memory, &mirror.nonzero_memory),
             ),
-            Self::EphemeralStorage => (
-                mirror.allocatable_ephemeral[slot],
-                mirror.used_ephemeral[slot],
-            ),
+            Self::EphemeralStorage => (&mirror.allocatable_ephemeral, &mirror.used_ephemeral),
             Self::Scalar(name) => mirror
                 .scalar(name)
-                .map_or((0, 0), |s| (s.allocatable[slot], s.used[slot])),
+                .map_or((&[], &[]), |s| (&s.allocatable, &s.used)),
         }
+    }
+}
+
+/// One resource of a pod beside the nodes' columns of it.
+pub struct Column<'a> {
+    allocatable: &'a [i64],
+    used: &'a [i64],
+    pub request: i64,
+    pub weight: i64,
+}
+
+impl<'a> Column<'a> {
+    pub fn new(
+        resource: &Resource,
+        mirror: &'a Mirror,
+        nonzero: bool,
+        request: i64,
+        weight: i64,
+    ) -> Self {
+        let (allocatable, used) = resource.columns(mirror, nonzero);
+        Self {
+            allocatable,
+            used,
+            request,
+            weight,
+        }
+    }
+
+    /// Allocatable and used on a node.
+    #[inline]
+    pub fn of_node(&self, slot: usize) -> (i64, i64) {
+        let at = |column: &[i64]| column.get(slot).copied().unwrap_or(0);
+        (at(self.allocatable), at(self.used))
     }
 }
 
@@ -228,7 +258,6 @@ pub struct Fit {
     want: Totals,
     /// Extended resources that are wanted and not ignored.
     scalars: Vec<(String, i64)>,
-    wants_nothing: bool,
     /// The resources that are scored, their weights, and what the pod requests of them.
     scored: Vec<(Resource, i64, i64)>,
 }
@@ -254,7 +283,6 @@ impl Fit {
             .map(|(r, weight)| (r.clone(), *weight, amount_of(&scored, r)));
         Self {
             scalars: scalars.cloned().collect(),
-            wants_nothing: want.is_zero(),
             scored: amounts
                 .filter(|(resource, _, amount)| *amount != 0 || !resource.is_scalar())
                 .collect(),
@@ -262,51 +290,33 @@ impl Fit {
         }
     }
 
-    /// What is missing, as bits; 0 if the pod fits.
-    #[inline]
-    pub fn missing(&self, mirror: &Mirror, slot: usize) -> u64 {
-        let mut missing = 0;
-        if mirror.used_pods[slot] + 1 > mirror.allocatable_pods[slot] {
-            missing |= TOO_MANY_PODS;
-        }
-        if self.wants_nothing {
-            return missing;
-        }
-        let mut check = |bit: u64, want: i64, allocatable: i64, used: i64| {
-            if want > 0 && want > allocatable.wrapping_sub(used) {
-                missing |= bit | if want > allocatable { UNRESOLVABLE } else { 0 };
-            }
+    /// What the pod wants, beside the nodes' columns of it.
+    pub fn needs<'a>(&self, mirror: &'a Mirror) -> Needs<'a> {
+        let one = |bit: u64, resource: &Resource, want: i64| {
+            (bit, Column::new(resource, mirror, false, want, 1))
         };
-        check(
-            CPU,
-            self.want.cpu_milli,
-            mirror.allocatable_cpu[slot],
-            mirror.used_cpu[slot],
-        );
-        check(
-            MEMORY,
-            self.want.memory,
-            mirror.allocatable_memory[slot],
-            mirror.used_memory[slot],
-        );
-        check(
-            EPHEMERAL,
-            self.want.ephemeral_storage,
-            mirror.allocatable_ephemeral[slot],
-            mirror.used_ephemeral[slot],
-        );
-        for (at, (name, want)) in self.scalars.iter().enumerate() {
-            let (allocatable, used) = mirror
-                .scalar(name)
-                .map_or((0, 0), |s| (s.allocatable[slot], s.used[slot]));
-            check(
-                1 << (FIRST_SCALAR + at.min(MAX_SCALARS)),
-                *want,
-                allocatable,
-                used,
-            );
+        let plain = [
+            (CPU, Resource::Cpu, self.want.cpu_milli),
+            (MEMORY, Resource::Memory, self.want.memory),
+            (
+                EPHEMERAL,
+                Resource::EphemeralStorage,
+                self.want.ephemeral_storage,
+            ),
+        ];
+        let plain = plain.iter().map(|(bit, r, want)| one(*bit, r, *want));
+        let scalars = self.scalars.iter().enumerate().map(|(at, (name, want))| {
+            let bit = 1 << (FIRST_SCALAR + at.min(MAX_SCALARS));
+            one(bit, &Resource::Scalar(name.clone()), *want)
+        });
+        Needs {
+            used_pods: &mirror.used_pods,
+            allocatable_pods: &mirror.allocatable_pods,
+            wants: plain
+                .chain(scalars)
+                .filter(|(_, column)| column.request > 0)
+                .collect(),
         }
-        missing
     }
 
     /// The reasons for the bits of `missing`, and whether eviction cannot help.
@@ -332,14 +342,24 @@ impl Fit {
         (reasons, missing & UNRESOLVABLE != 0)
     }
 
-    pub fn score(&self, config: &Config, mirror: &Mirror, slot: usize) -> i64 {
+    pub fn columns<'a>(&self, mirror: &'a Mirror) -> Vec<Column<'a>> {
+        let scored = self.scored.iter();
+        scored
+            .map(|(resource, weight, request)| {
+                Column::new(resource, mirror, true, *request, *weight)
+            })
+            .collect()
+    }
+
+    #[inline]
+    pub fn score(config: &Config, columns: &[Column<'_>], slot: usize) -> i64 {
         let (mut sum, mut weights) = (0, 0);
-        for (resource, weight, request) in &self.scored {
-            let (allocatable, used) = resource.of_node(mirror, slot, true);
+        for column in columns {
+            let (allocatable, used) = column.of_node(slot);
             if allocatable == 0 {
                 continue;
             }
-            let after = used.wrapping_add(*request);
+            let after = used.wrapping_add(column.request);
             let score = match &config.strategy {
                 Strategy::Least if after > allocatable => 0,
                 Strategy::Least => share(allocatable.wrapping_sub(after), allocatable),
@@ -350,14 +370,41 @@ impl Fit {
             if matches!(config.strategy, Strategy::Ratio(_)) && score <= 0 {
                 continue;
             }
-            sum += score * weight;
-            weights += weight;
+            sum += score * column.weight;
+            weights += column.weight;
         }
         match (&config.strategy, weights) {
             (_, 0) => 0,
             (Strategy::Ratio(_), _) => (sum as f64 / weights as f64).round() as i64,
             _ => sum / weights,
         }
+    }
+}
+
+/// A pod's wants, ready to be held against nodes.
+pub struct Needs<'a> {
+    used_pods: &'a [i64],
+    allocatable_pods: &'a [i64],
+    /// Only of what is wanted.
+    wants: Vec<(u64, Column<'a>)>,
+}
+
+impl Needs<'_> {
+    /// What is missing, as bits; 0 if the pod fits.
+    #[inline]
+    pub fn missing(&self, slot: usize) -> u64 {
+        let mut missing = 0;
+        if self.used_pods[slot] + 1 > self.allocatable_pods[slot] {
+            missing |= TOO_MANY_PODS;
+        }
+        for (bit, column) in &self.wants {
+            let (allocatable, used) = column.of_node(slot);
+            if column.request > allocatable.wrapping_sub(used) {
+                let never = column.request > allocatable;
+                missing |= bit | if never { UNRESOLVABLE } else { 0 };
+            }
+        }
+        missing
     }
 }
 

@@ -1,6 +1,6 @@
 //! ImageLocality: nodes that have a pod's images score more, by size, and less for images that few nodes have.
 
-use crate::mirror::Mirror;
+use crate::mirror::{ImageState, Mirror};
 use crate::objects::PodSpec;
 use crate::plugins::MAX_NODE_SCORE;
 
@@ -37,22 +37,21 @@ impl Images {
         }
     }
 
-    /// Whether any node has any of the images; else every score is 0.
-    pub fn is_anywhere(&self, mirror: &Mirror) -> bool {
-        self.names.iter().any(|name| mirror.image(name).is_some())
+    /// The images that some node has, as they are now; without any, every score is 0.
+    pub fn present<'a>(&self, mirror: &'a Mirror) -> Vec<(u32, &'a ImageState)> {
+        let found = self.names.iter().map(|name| mirror.image(name));
+        found.flatten().collect()
     }
 
-    pub fn score(&self, mirror: &Mirror, slot: usize) -> i64 {
+    pub fn score(&self, mirror: &Mirror, present: &[(u32, &ImageState)], slot: usize) -> i64 {
         let on_node = &mirror.images[slot];
         if on_node.is_empty() {
             return 0;
         }
         let nodes = mirror.node_count() as f64;
         let mut sum = 0;
-        for name in &self.names {
-            if on_node.iter().any(|i| **i == **name)
-                && let Some(image) = mirror.image(name)
-            {
+        for (number, image) in present {
+            if on_node.contains(number) {
                 let spread = f64::from(image.nodes) / nodes;
                 sum += (image.size_bytes as f64 * spread) as i64;
             }

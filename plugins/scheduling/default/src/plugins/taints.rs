@@ -1,20 +1,20 @@
 //! TaintToleration and NodeUnschedulable.
 
-use crate::mirror::Mirror;
+use crate::mirror::{Mirror, NO_SCHEDULE, PREFER_NO_SCHEDULE, same};
 use crate::objects::{Taint, Toleration};
 
 pub const REASON: &str = "node(s) had untolerated taint(s)";
 const UNSCHEDULABLE_TAINT: &str = "node.kubernetes.io/unschedulable";
 
 fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
-    if !toleration.effect.is_empty() && toleration.effect != taint.effect {
+    if !toleration.effect.is_empty() && !same(&toleration.effect, &taint.effect) {
         return false;
     }
-    if !toleration.key.is_empty() && toleration.key != taint.key {
+    if !toleration.key.is_empty() && !same(&toleration.key, &taint.key) {
         return false;
     }
     match toleration.operator.as_str() {
-        "" | "Equal" => toleration.value == taint.value,
+        "" | "Equal" => same(&toleration.value, &taint.value),
         "Exists" => true,
         _ => false,
     }
@@ -37,11 +37,11 @@ impl Taints {
         let unschedulable = Taint {
             key: UNSCHEDULABLE_TAINT.to_owned(),
             value: String::new(),
-            effect: "NoSchedule".to_owned(),
+            effect: NO_SCHEDULE.to_owned(),
         };
         let preferring = tolerations
             .iter()
-            .filter(|t| t.effect.is_empty() || t.effect == "PreferNoSchedule");
+            .filter(|t| t.effect.is_empty() || t.effect == PREFER_NO_SCHEDULE);
         Self {
             tolerates_unschedulable: any_tolerates(tolerations, &unschedulable),
             preferring: preferring.cloned().collect(),
@@ -52,7 +52,6 @@ impl Taints {
     pub fn fits(&self, mirror: &Mirror, slot: usize) -> bool {
         mirror.taints[slot]
             .iter()
-            .filter(|taint| taint.effect == "NoSchedule" || taint.effect == "NoExecute")
             .all(|taint| any_tolerates(&self.all, taint))
     }
 
@@ -63,7 +62,7 @@ impl Taints {
     /// How many taints would rather not have the pod.
     pub fn score(&self, mirror: &Mirror, slot: usize) -> i64 {
         let unwanted = mirror.taints[slot].iter().filter(|taint| {
-            taint.effect == "PreferNoSchedule" && !any_tolerates(&self.preferring, taint)
+            taint.effect == PREFER_NO_SCHEDULE && !any_tolerates(&self.preferring, taint)
         });
         unwanted.count() as i64
     }
