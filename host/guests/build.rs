@@ -62,8 +62,10 @@ fn run() -> Result<(), String> {
     fs::write(&file, table).map_err(|error| format!("{}: {error}", file.display()))
 }
 
-/// Runs again when anything that guests are made of changes (and not when cargo writes beside it).
+/// Runs again when anything that guests are made of changes (and not when cargo writes beside it). Relative paths: clones
+/// of the repository may share a target folder, and each must watch its own.
 fn watch(root: &Path) {
+    let watch = |part: &str| println!("cargo::rerun-if-changed=../../{part}");
     for part in [
         "sdk/rust/src",
         "sdk/rust/Cargo.toml",
@@ -71,19 +73,19 @@ fn watch(root: &Path) {
         "host/model/src",
         "host/model/Cargo.toml",
     ] {
-        println!("cargo::rerun-if-changed={}", root.join(part).display());
+        watch(part);
     }
-    let plugins = root.join("plugins");
     for part in ["Cargo.toml", ".cargo", "controller-kit"]
         .into_iter()
         .chain(TABLES.map(|(folder, _)| folder))
     {
         // A folder that is missing would count as always changed.
-        if plugins.join(part).exists() {
-            println!("cargo::rerun-if-changed={}", plugins.join(part).display());
+        let part = format!("plugins/{part}");
+        watch(if root.join(&part).exists() {
+            &part
         } else {
-            println!("cargo::rerun-if-changed={}", plugins.display());
-        }
+            "plugins"
+        });
     }
     println!("cargo::rerun-if-changed=debian-target.sh");
     println!("cargo::rerun-if-changed=build.rs");

@@ -124,154 +124,52 @@ async fn bad_input_gets_a_status() {
     let server = TestServer::start().await;
     let mut client = server.admin(true).await;
     let json = [("content-type", "application/json")];
-    let check = async |client: &mut Client,
-                       method,
-                       path: &str,
-                       headers: &[(&str, &str)],
-                       body: Vec<u8>,
-                       code: u16,
-                       text: &str| {
-        let (status, _, answer) = client.call(method, path, headers, body).await;
+    let yaml = [("content-type", "application/yaml")];
+    let proto = [("content-type", "application/vnd.kubernetes.protobuf")];
+    let text = [("content-type", "text/plain")];
+    let image = [("accept", "image/png")];
+    let override_method = [("x-http-method-override", "DELETE")];
+    let large = vec![b' '; 4 * 1024 * 1024];
+    let one = format!("{CONFIG_MAPS}/x");
+    let dots = format!("{CONFIG_MAPS}/%2e%2e");
+    let too_large = "Request entity too large: limit is 3145728";
+    let no_method = "does not allow this method";
+    let (get, post, patch) = (Method::GET, Method::POST, Method::PATCH);
+    type Case<'a> = (
+        &'a Method,
+        &'a str,
+        &'a [(&'a str, &'a str)],
+        &'a [u8],
+        u16,
+        &'a str,
+    );
+    #[rustfmt::skip]
+    let cases: [Case<'_>; 12] = [
+        (&post, CONFIG_MAPS, &json, &large, 413, too_large),
+        (&post, CONFIG_MAPS, &json, b"{\"kind\":", 400, "unexpected end of JSON input"),
+        (&post, CONFIG_MAPS, &json, b"[]", 400, "cannot unmarshal array"),
+        (&post, CONFIG_MAPS, &yaml, b"a: b: c", 400, "yaml: "),
+        (&post, CONFIG_MAPS, &proto, b"k8s\0\xff\xff", 400, "Status"),
+        (&post, CONFIG_MAPS, &text, b"x", 415, "UnsupportedMediaType"),
+        (&patch, &one, &json, b"{}", 415, "415: Unsupported Media Type"),
+        (&get, CONFIG_MAPS, &image, b"", 406, "406: Not Acceptable"),
+        (&get, "/kelp", &[], b"", 404, "404 page not found"),
+        (&get, "/api/v1/kelp", &[], b"", 404, "could not find the requested resource"),
+        (&post, &one, &json, b"{}", 405, no_method),
+        (&post, &one, &override_method, b"", 405, no_method),
+    ];
+    let mut check = async |(method, path, headers, body, code, text): Case<'_>| {
+        let (status, _, answer) = client
+            .call(method.clone(), path, headers, body.to_vec())
+            .await;
         let answer = String::from_utf8_lossy(&answer).into_owned();
         assert_eq!(status.as_u16(), code, "{path}: {answer}");
         assert!(answer.contains(text), "{path}: {answer}");
     };
-    let large = vec![b' '; 4 * 1024 * 1024];
-    check(
-        &mut client,
-        Method::POST,
-        CONFIG_MAPS,
-        &json,
-        large,
-        413,
-        "Request entity too large: limit is 3145728",
-    )
-    .await;
-    check(
-        &mut client,
-        Method::POST,
-        CONFIG_MAPS,
-        &json,
-        b"{\"kind\":".to_vec(),
-        400,
-        "unexpected end of JSON input",
-    )
-    .await;
-    check(
-        &mut client,
-        Method::POST,
-        CONFIG_MAPS,
-        &json,
-        b"[]".to_vec(),
-        400,
-        "cannot unmarshal array",
-    )
-    .await;
-    let yaml = [("content-type", "application/yaml")];
-    check(
-        &mut client,
-        Method::POST,
-        CONFIG_MAPS,
-        &yaml,
-        b"a: b: c".to_vec(),
-        400,
-        "yaml: ",
-    )
-    .await;
-    let proto = [("content-type", "application/vnd.kubernetes.protobuf")];
-    check(
-        &mut client,
-        Method::POST,
-        CONFIG_MAPS,
-        &proto,
-        b"k8s\0\xff\xff".to_vec(),
-        400,
-        "Status",
-    )
-    .await;
-    let text = [("content-type", "text/plain")];
-    check(
-        &mut client,
-        Method::POST,
-        CONFIG_MAPS,
-        &text,
-        b"x".to_vec(),
-        415,
-        "UnsupportedMediaType",
-    )
-    .await;
-    check(
-        &mut client,
-        Method::PATCH,
-        &format!("{CONFIG_MAPS}/x"),
-        &json,
-        b"{}".to_vec(),
-        415,
-        "415: Unsupported Media Type",
-    )
-    .await;
-    let image = [("accept", "image/png")];
-    check(
-        &mut client,
-        Method::GET,
-        CONFIG_MAPS,
-        &image,
-        Vec::new(),
-        406,
-        "406: Not Acceptable",
-    )
-    .await;
-    check(
-        &mut client,
-        Method::GET,
-        "/kelp",
-        &[],
-        Vec::new(),
-        404,
-        "404 page not found",
-    )
-    .await;
-    check(
-        &mut client,
-        Method::GET,
-        "/api/v1/kelp",
-        &[],
-        Vec::new(),
-        404,
-        "could not find the requested resource",
-    )
-    .await;
-    check(
-        &mut client,
-        Method::POST,
-        &format!("{CONFIG_MAPS}/x"),
-        &json,
-        b"{}".to_vec(),
-        405,
-        "does not allow this method",
-    )
-    .await;
-    check(
-        &mut client,
-        Method::GET,
-        &format!("{CONFIG_MAPS}/%2e%2e"),
-        &[],
-        Vec::new(),
-        400,
-        "may not be '..'",
-    )
-    .await;
-    let override_method = [("x-http-method-override", "DELETE")];
-    check(
-        &mut client,
-        Method::POST,
-        &format!("{CONFIG_MAPS}/x"),
-        &override_method,
-        Vec::new(),
-        405,
-        "does not allow this method",
-    )
-    .await;
+    for case in cases {
+        check(case).await;
+    }
+    check((&get, &dots, &[], b"", 400, "may not be '..'")).await;
 }
 
 #[tokio::test]

@@ -61,9 +61,9 @@ impl Taints {
 
     /// How many taints would rather not have the pod.
     pub fn score(&self, mirror: &Mirror, slot: usize) -> i64 {
-        let unwanted = mirror.taints[slot].iter().filter(|taint| {
-            taint.effect == PREFER_NO_SCHEDULE && !any_tolerates(&self.preferring, taint)
-        });
-        unwanted.count() as i64
+        let taints = mirror.soft_taints[slot].iter();
+        taints
+            .filter(|taint| !any_tolerates(&self.preferring, taint))
+            .count() as i64
     }
 }
