@@ -25,7 +25,7 @@ use crate::health::{Health, HealthCheck};
 use crate::metrics::{Gauge, Metrics, MoreMetrics};
 use crate::openapi::OpenApi;
 use crate::pki::{Pki, PkiError};
-use crate::served::Served;
+use crate::served::Newest;
 use crate::tls::{ALPN_H2, Verifier};
 
 /// hyper's defaults stall client-go; these are upstream's.
@@ -124,7 +124,7 @@ impl Server {
         let (stop, stopped) = watch::channel(false);
         let stopping = Arc::new(AtomicBool::new(false));
         let api = Api {
-            served: Served::new(config.registry.kinds()),
+            newest: Newest::new(&config.registry.kinds()),
             registry: config.registry,
             access: config.access,
             health: Health::new(config.live, config.ready, Arc::clone(&stopping)),

@@ -46,8 +46,8 @@ fn resolve<'a>(
     at: ResourcePath<'_>,
     verb: Verb,
 ) -> Result<&'a Arc<Row>, Failure> {
-    let Some(kind) = call.api.served.kind(at.group_version, at.resource) else {
-        return Err(if call.api.served.has_group(at.group) {
+    let Some(kind) = call.served.kind(at.group_version, at.resource) else {
+        return Err(if call.served.has_group(at.group) {
             Failure::no_resource()
         } else {
             Failure::page_not_found()

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use oarlock_kinds::{Kinds, Row};
 use oarlock_model::ApiResult;
 use oarlock_store::Store;
@@ -24,7 +25,8 @@ pub struct Config {
 #[derive(Debug)]
 pub struct Registry {
     store: Arc<dyn Store>,
-    kinds: Arc<Kinds>,
+    /// The table in force. Replaced as a whole by `custom`; who needs it for longer than a look-up takes a snapshot once.
+    kinds: ArcSwap<Kinds>,
     admission: Vec<Arc<dyn Admission>>,
     services: ServiceAllocators,
     trees: TreeCache,
@@ -37,7 +39,7 @@ impl Registry {
         admission.extend(config.admission);
         let registry = Self {
             store: config.store,
-            kinds: config.kinds,
+            kinds: ArcSwap::new(config.kinds),
             admission,
             services: ServiceAllocators::default(),
             trees: TreeCache::default(),
@@ -53,8 +55,13 @@ impl Registry {
         &self.store
     }
 
-    pub fn kinds(&self) -> &Arc<Kinds> {
-        &self.kinds
+    /// The kinds served now. The table never changes; a CustomResourceDefinition makes a new one. Costs a reference count.
+    pub fn kinds(&self) -> Arc<Kinds> {
+        self.kinds.load_full()
+    }
+
+    pub(crate) fn set_kinds(&self, kinds: Kinds) {
+        self.kinds.store(Arc::new(kinds));
     }
 
     pub(crate) fn admission(&self) -> &[Arc<dyn Admission>] {
@@ -71,6 +78,6 @@ impl Registry {
 
     /// The row of a built-in resource, all of which are `v1` here.
     pub(crate) fn row(&self, group: &str, resource: &str) -> Option<Arc<Row>> {
-        self.kinds.resource(group, "v1", resource)
+        self.kinds.load().resource(group, "v1", resource)
     }
 }
