@@ -60,7 +60,8 @@ impl Registry {
         self.kinds.load_full()
     }
 
-    pub(crate) fn set_kinds(&self, kinds: Kinds) {
+    /// Serves another table from now on.
+    pub fn set_kinds(&self, kinds: Kinds) {
         self.kinds.store(Arc::new(kinds));
     }
 
