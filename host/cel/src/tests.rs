@@ -285,3 +285,157 @@ fn deep_expressions_are_refused() {
     let fine = vec!["true"; 200].join(" && ");
     assert_eq!(eval(&fine, &Json::Null), "true");
 }
+
+mod rules {
+    use serde_json::{Value as Json, json};
+
+    use crate::rules::{Rules, check_schema};
+
+    #[track_caller]
+    fn check(schema: &Json, object: &Json, old: Option<&Json>, expect: &[&str]) {
+        let verdict = Rules::of(schema).check(object, old);
+        let texts: Vec<String> = verdict
+            .causes
+            .iter()
+            .map(|cause| format!("{}: {}", cause.field, cause.message))
+            .collect();
+        assert_eq!(texts, expect);
+    }
+
+    fn spec(of: Json) -> Json {
+        json!({"type": "object", "properties": {"spec": of}})
+    }
+
+    #[test]
+    fn failures_are_told_as_upstream_does() {
+        let schema = spec(json!({"type": "object", "properties": {
+            "s": {"type": "string", "maxLength": 20, "x-kubernetes-validations": [{"rule": "self.startsWith('x')"}]},
+            "m": {"type": "object", "maxProperties": 5, "additionalProperties": {"type": "string", "maxLength": 9},
+                "x-kubernetes-validations": [{"rule": "self.all(k, k != 'bad')"}]},
+            "a": {"type": "integer"},
+            "l": {"type": "array", "maxItems": 3, "items": {"type": "integer",
+                "x-kubernetes-validations": [{"rule": "self > 0", "messageExpression": "'got ' + string(self)"}]}},
+        }, "x-kubernetes-validations": [
+            {"rule": "has(self.a)", "reason": "FieldValueRequired", "fieldPath": ".a"},
+            {"rule": "!has(self.l) || self.l[0] < 100", "message": "too much"},
+        ]}));
+        assert!(check_schema(&schema, "schema").is_empty());
+        check(
+            &schema,
+            &json!({"spec": {"s": "ya"}}),
+            None,
+            &[
+                "spec.a: Required value: failed rule: has(self.a)",
+                "spec.s: Invalid value: \"ya\": failed rule: self.startsWith('x')",
+            ],
+        );
+        check(
+            &schema,
+            &json!({"spec": {"a": 1, "m": {"bad": "x"}, "l": [100, -1]}}),
+            None,
+            &[
+                "spec: Invalid value: too much",
+                "spec.l[1]: Invalid value: -1: got -1",
+                "spec.m: Invalid value: failed rule: self.all(k, k != 'bad')",
+            ],
+        );
+        check(
+            &schema,
+            &json!({"spec": {"a": 1, "l": []}}),
+            None,
+            &["spec: Invalid value: index out of bounds: 0 evaluating rule: too much"],
+        );
+        check(&schema, &json!({"spec": {"a": 1, "s": "x"}}), None, &[]);
+    }
+
+    #[test]
+    fn transitions() {
+        let schema = spec(json!({"type": "object", "properties": {
+            "v": {"type": "integer", "x-kubernetes-validations": [{"rule": "self == oldSelf", "message": "immutable"}]},
+            "o": {"type": "integer", "x-kubernetes-validations": [
+                {"rule": "!oldSelf.hasValue() || self > oldSelf.value()", "optionalOldSelf": true}]},
+        }}));
+        let (old, new) = (
+            json!({"spec": {"v": 4, "o": 3}}),
+            json!({"spec": {"v": 6, "o": 1}}),
+        );
+        check(&schema, &new, None, &[]);
+        check(
+            &schema,
+            &new,
+            Some(&old),
+            &[
+                "spec.o: Invalid value: 1: failed rule: !oldSelf.hasValue() || self > oldSelf.value()",
+                "spec.v: Invalid value: 6: immutable",
+            ],
+        );
+        check(&schema, &json!({}), Some(&old), &[]);
+    }
+
+    #[test]
+    fn what_was_wrong_before_is_a_warning() {
+        let schema = spec(json!({"type": "object", "properties": {
+            "s": {"type": "string", "maxLength": 9, "x-kubernetes-validations": [{"rule": "self == 'x'"}]},
+        }}));
+        let old = json!({"spec": {"s": "y"}});
+        let new = json!({"spec": {"s": "y"}, "other": 1});
+        let verdict = Rules::of(&schema).check(&new, Some(&old));
+        assert!(verdict.causes.is_empty());
+        assert_eq!(
+            verdict.warnings,
+            ["spec.s: Invalid value: \"y\": failed rule: self == 'x'"]
+        );
+    }
+
+    #[test]
+    fn schemas_with_wrong_rules() {
+        #[track_caller]
+        fn wrong(schema: &Json, expect: &[&str]) {
+            let texts: Vec<String> = check_schema(schema, "s")
+                .iter()
+                .map(|cause| format!("{}: {}", cause.field, cause.message))
+                .collect();
+            assert_eq!(texts, expect);
+        }
+        let with = |rules: Json| {
+            spec(
+                json!({"type": "object", "properties": {"a": {"type": "integer"}}, "x-kubernetes-validations": rules}),
+            )
+        };
+        wrong(
+            &with(json!([{"rule": "self.a"}])),
+            &[
+                "s.properties[spec].x-kubernetes-validations[0].rule: Invalid value: {\"Rule\":\"self.a\",\"Message\":\"\",\"MessageExpression\":\"\",\"Reason\":null,\"FieldPath\":\"\",\"OptionalOldSelf\":null}: cel expression must evaluate to a bool",
+            ],
+        );
+        wrong(
+            &with(
+                json!([{"rule": "", "message": "a\nb"}, {"rule": "true", "reason": "Odd", "fieldPath": ".nope"}]),
+            ),
+            &[
+                "s.properties[spec].x-kubernetes-validations[0].rule: Required value: rule is not specified",
+                "s.properties[spec].x-kubernetes-validations[1].reason: Unsupported value: \"Odd\": supported values: \"FieldValueDuplicate\", \"FieldValueForbidden\", \"FieldValueInvalid\", \"FieldValueRequired\"",
+                "s.properties[spec].x-kubernetes-validations[1].fieldPath: Invalid value: \".nope\": must be a valid path",
+            ],
+        );
+        let strings = json!({"type": "array", "items": {"type": "array", "items": {"type": "string"}},
+            "x-kubernetes-validations": [{"rule": "self.all(x, x.all(y, self.exists(z, y in z)))"}]});
+        let texts = check_schema(
+            &spec(json!({"type": "object", "properties": {"l": strings}})),
+            "s",
+        );
+        assert!(
+            texts[0].message.starts_with(
+                "Forbidden: estimated rule cost exceeds budget by factor of more than 100x"
+            ),
+            "{texts:?}"
+        );
+        let list = |rule: &str| json!({"type": "array", "maxItems": 9, "items": {"type": "integer", "x-kubernetes-validations": [{"rule": rule}]}});
+        wrong(
+            &spec(json!({"type": "object", "properties": {"l": list("self == oldSelf")}})),
+            &[
+                "s.properties[spec].properties[l].items.x-kubernetes-validations[0].rule: Invalid value: \"self == oldSelf\": oldSelf cannot be used on the uncorrelatable portion of the schema within s.properties[spec].properties[l]",
+            ],
+        );
+    }
+}
