@@ -297,6 +297,9 @@ impl Version<'_> {
 
 fn sorted_subresources(row: &Row) -> Vec<&oarlock_kinds::Subresource> {
     let mut subs: Vec<_> = row.subresources.iter().collect();
+    if row.custom.is_some() {
+        return subs;
+    }
     subs.sort_by(|a, b| a.name.cmp(&b.name));
     subs
 }
@@ -332,6 +335,9 @@ fn merge(into: &mut Value, from: Value) {
 
 /// Says which kind is stored: the first eight bytes of a hash of its name. `events` of both groups are stored as core's.
 fn storage_version_hash(row: &Row) -> String {
+    if row.custom.is_some() {
+        return row.storage_version_hash();
+    }
     let group = if row.group == "events.k8s.io" {
         ""
     } else {

@@ -131,14 +131,17 @@ fn roots(call: &Call<'_>, core: bool) -> Result<Answer, Failure> {
 
 fn group_version(call: &Call<'_>, group_version: &str, get: bool) -> Result<Answer, Failure> {
     let group = group_version.split_once('/').map_or("", |(group, _)| group);
-    if !call.served.has_group(group) {
-        return Err(Failure::page_not_found());
-    }
     let document = call
         .served
         .discovery()
         .version(group_version)
-        .ok_or_else(Failure::no_resource)?;
+        .ok_or_else(|| {
+            if call.served.has_group(group) {
+                Failure::no_resource()
+            } else {
+                Failure::page_not_found()
+            }
+        })?;
     if get {
         documented(call, document)
     } else {

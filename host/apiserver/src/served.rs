@@ -22,6 +22,7 @@ pub(crate) struct ServedKind {
 #[derive(Debug)]
 pub(crate) struct Served {
     by_group_version: HashMap<String, HashMap<String, ServedKind>>,
+    /// Those of built-in kinds: below them upstream answers what it does not know with a Status.
     groups: HashSet<String>,
     kinds: Arc<Kinds>,
     discovery: OnceLock<Discovery>,
@@ -34,7 +35,9 @@ impl Served {
         for row in kinds.rows() {
             let next = u32::try_from(numbers.len()).unwrap_or(u32::MAX);
             let number = *numbers.entry(row.gvr()).or_insert(next);
-            groups.insert(row.group.clone());
+            if row.custom.is_none() {
+                groups.insert(row.group.clone());
+            }
             by_group_version
                 .entry(row.api_version())
                 .or_default()

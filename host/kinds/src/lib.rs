@@ -2,6 +2,7 @@
 
 mod builtin;
 pub mod columns;
+pub mod custom;
 mod events;
 mod facts;
 pub mod openapi;

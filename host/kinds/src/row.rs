@@ -1,6 +1,7 @@
 //! One kind: everything that the generic rooms need to serve it. Plain data and function pointers.
 
 use std::fmt;
+use std::sync::Arc;
 
 use base64::Engine as _;
 use jiff::Timestamp;
@@ -8,6 +9,8 @@ use oarlock_model::{Cause, GroupVersion, Gvk, Gvr};
 use oarlock_schema::SchemaRef;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
+
+use crate::custom::Custom;
 
 /// A rule's warning or printed cell may need the time; rules never read a clock.
 pub type ValidateFn = fn(new: &Value, old: Option<&Value>) -> Vec<Cause>;
@@ -151,6 +154,8 @@ pub struct Row {
     pub default_propagation: Propagation,
     pub columns: Columns,
     pub hooks: Hooks,
+    /// Of a row that a CustomResourceDefinition has made.
+    pub custom: Option<Arc<Custom>>,
 }
 
 impl Row {

@@ -25,6 +25,15 @@ impl Kinds {
         kinds
     }
 
+    /// A table of rows that other tables may have too.
+    pub fn from_shared(rows: impl IntoIterator<Item = Arc<Row>>) -> Self {
+        let mut kinds = Self::default();
+        for row in rows {
+            kinds.insert(row);
+        }
+        kinds
+    }
+
     /// Every built-in kind, and the kinds of oarlock.dev.
     pub fn builtin() -> Self {
         Self::from_rows(crate::builtin::rows().into_iter().chain(crate::own::rows()))

@@ -1,8 +1,9 @@
 //! One place where what the store says becomes what a caller is told.
 
 use oarlock_kinds::Row;
-use oarlock_model::{ApiError, Cause, Reason};
+use oarlock_model::{ApiError, Cause, Reason, meta};
 use oarlock_store::{ReadError, Revision, TxnError, WatchEnd};
+use serde_json::Value;
 
 use crate::Target;
 
@@ -33,6 +34,15 @@ pub fn uid_mismatch(row: &Row, namespace: &str, name: &str, wanted: &str, found:
 
 pub fn invalid(row: &Row, name: &str, causes: Vec<Cause>) -> ApiError {
     ApiError::invalid(&row.group, &row.kind, name, causes)
+}
+
+/// The same, of the kind that the object says it is.
+pub fn invalid_object(row: &Row, object: &Value, causes: Vec<Cause>) -> ApiError {
+    let kind = match meta::kind(object) {
+        "" => row.kind.as_str(),
+        kind => kind,
+    };
+    ApiError::invalid(&row.group, kind, meta::name(object), causes)
 }
 
 /// A failed transaction; `Conflict` must have been dealt with before.

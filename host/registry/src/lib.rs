@@ -6,6 +6,7 @@ mod batch;
 mod bootstrap;
 mod codec;
 mod decode;
+mod definitions;
 mod delete;
 mod errors;
 mod expiry;

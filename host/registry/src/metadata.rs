@@ -126,9 +126,10 @@ pub fn count_generation(row: &Row, object: &mut Value, old: &Value) {
     if !row.generation {
         return;
     }
-    let changed = match row.hooks.generation_changed {
-        Some(changed) => changed(object, old),
-        None => strategy::generation_changed(row, object, old),
+    let changed = match (&row.custom, row.hooks.generation_changed) {
+        (Some(custom), _) => custom.generation_changed(object, old),
+        (None, Some(changed)) => changed(object, old),
+        (None, None) => strategy::generation_changed(row, object, old),
     };
     if changed {
         bump_generation(object);

@@ -9,6 +9,9 @@ use serde_json::Value;
 use crate::{Context, Target, metadata, strategy};
 
 pub fn default(row: &Row, object: &mut Value) {
+    if let Some(custom) = &row.custom {
+        return custom.fill_defaults(object);
+    }
     apply_defaults(&row.schema, object);
     (row.hooks.default)(object);
 }
@@ -17,6 +20,13 @@ pub fn default(row: &Row, object: &mut Value) {
 pub fn restrict_to_subresource(target: &Target, object: &mut Value, old: &Value) {
     match target.subresource.as_str() {
         "" => {}
+        "status" if target.row.custom.is_some() => {
+            let status = object.get("status").cloned();
+            let fields = object.pointer("/metadata/managedFields").cloned();
+            *object = old.clone();
+            put(object, &["status"], status);
+            put(object, &["metadata", "managedFields"], fields);
+        }
         "status" => {
             restore(object, old, &["metadata", "status"]);
             // Owners and finalizers are not the status's affair.
@@ -161,6 +171,9 @@ pub fn validate(target: &Target, object: &Value, old: Option<&Value>) -> Vec<Cau
         target.subresource.as_str(),
         "ephemeralcontainers" | "resize"
     );
+    if let Some(custom) = &target.row.custom {
+        return custom.validate(object, old, &target.subresource);
+    }
     let theirs = (target.row.hooks.validate)(object, if free { None } else { old });
     if !target.row.stored {
         return theirs;

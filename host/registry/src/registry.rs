@@ -7,9 +7,11 @@ use arc_swap::ArcSwap;
 use oarlock_kinds::{Kinds, Row};
 use oarlock_model::ApiResult;
 use oarlock_store::Store;
+use parking_lot::Mutex;
 
 use crate::Admission;
 use crate::admission::builtin;
+use crate::definitions::{self, Follower};
 use crate::services::ServiceAllocators;
 use crate::trees::TreeCache;
 
@@ -30,10 +32,11 @@ pub struct Registry {
     admission: Vec<Arc<dyn Admission>>,
     services: ServiceAllocators,
     trees: TreeCache,
+    follower: Mutex<Follower>,
 }
 
 impl Registry {
-    /// Rebuilds what is kept in memory only (allocators), and makes the objects that every cluster has.
+    /// Rebuilds what is kept in memory only (allocators, kinds that definitions make), and makes the objects that every cluster has.
     pub async fn open(config: Config, now: jiff::Timestamp) -> ApiResult<Arc<Self>> {
         let mut admission = builtin::plugins();
         admission.extend(config.admission);
@@ -43,12 +46,15 @@ impl Registry {
             admission,
             services: ServiceAllocators::default(),
             trees: TreeCache::default(),
+            follower: Mutex::default(),
         };
         if let Some(row) = registry.row("", "services") {
             registry.services.rebuild(&*registry.store, &row)?;
         }
         registry.bootstrap(now).await?;
-        Ok(Arc::new(registry))
+        let registry = Arc::new(registry);
+        definitions::start(&registry)?;
+        Ok(registry)
     }
 
     pub fn store(&self) -> &Arc<dyn Store> {
@@ -71,6 +77,10 @@ impl Registry {
 
     pub(crate) fn services(&self) -> &ServiceAllocators {
         &self.services
+    }
+
+    pub(crate) fn follower(&self) -> &Mutex<Follower> {
+        &self.follower
     }
 
     pub(crate) fn trees(&self) -> &TreeCache {

@@ -18,21 +18,22 @@ pub fn create_on_update(row: &Row) -> bool {
 
 /// A PUT without `metadata.resourceVersion` overwrites whatever is there.
 pub fn unconditional_update(row: &Row) -> bool {
-    !matches!(
-        (row.group.as_str(), row.kind.as_str()),
-        (
-            "coordination.k8s.io"
-                | "admissionregistration.k8s.io"
-                | "apiextensions.k8s.io"
-                | "oarlock.dev",
-            _
-        ) | ("policy", "PodDisruptionBudget")
-            | ("node.k8s.io", "RuntimeClass")
-            | (
-                "storage.k8s.io",
-                "CSIDriver" | "VolumeAttachment" | "CSIStorageCapacity"
-            )
-    )
+    row.custom.is_none()
+        && !matches!(
+            (row.group.as_str(), row.kind.as_str()),
+            (
+                "coordination.k8s.io"
+                    | "admissionregistration.k8s.io"
+                    | "apiextensions.k8s.io"
+                    | "oarlock.dev",
+                _
+            ) | ("policy", "PodDisruptionBudget")
+                | ("node.k8s.io", "RuntimeClass")
+                | (
+                    "storage.k8s.io",
+                    "CSIDriver" | "VolumeAttachment" | "CSIStorageCapacity"
+                )
+        )
 }
 
 /// What the caller says of the status at a create is kept.

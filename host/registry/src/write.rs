@@ -9,6 +9,7 @@
 
 use std::sync::Arc;
 
+use oarlock_kinds::custom::Custom;
 use oarlock_model::{ApiError, ApiResult, Cause, Reason, meta};
 use oarlock_store::{Action, Expect, Op, Record, Revision, TxnError};
 use serde_json::{Value, json};
@@ -77,6 +78,12 @@ impl Registry {
             applied,
             ..
         } = proposal;
+        if target.row.custom.as_ref().is_some_and(|c| c.terminating) {
+            let why = "create not allowed while custom resource definition is terminating";
+            let row = &target.row;
+            let name = meta::name(&object);
+            return Err(ApiError::forbidden(&row.group, &row.resource, name, why));
+        }
         let versioned = !meta::resource_version(&object).is_empty();
         let mut target = target.clone();
         if meta::name(&object).is_empty() && !meta::generate_name(&object).is_empty() {
@@ -328,9 +335,13 @@ impl Registry {
         let allocation = self.services().assign(ctx, row, &mut object, old)?;
         let causes = prepare::validate(target, &object, old);
         if !causes.is_empty() {
-            return Err(errors::invalid(row, meta::name(&object), causes));
+            return Err(errors::invalid_object(row, &object, causes));
         }
-        for text in (row.hooks.warn)(&object, old) {
+        let warnings = match &row.custom {
+            Some(_) => Custom::warnings(&object, old),
+            None => (row.hooks.warn)(&object, old),
+        };
+        for text in warnings {
             ctx.warn(text);
         }
         let request = AdmissionRequest {

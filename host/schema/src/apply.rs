@@ -246,7 +246,7 @@ pub fn keep_times_if_unchanged(old: &Value, new: &mut Value) {
 /// the field's path in the parent, `changed` says whether its value changed. The entry has no time, as in Kubernetes.
 pub fn track_field(
     parent: &mut Value,
-    path: FieldPath,
+    path: &[&str],
     changed: bool,
     writer: &Writer<'_>,
     operation: Operation,

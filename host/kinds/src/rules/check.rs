@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::metadata::meta_of;
 use super::path::{Causes, Path};
-use super::{batch, config, network, node, pod, scale, service, storage, workload};
+use super::{batch, config, definition, network, node, pod, scale, service, storage, workload};
 use crate::ValidateFn;
 
 /// Checks metadata alone.
@@ -57,6 +57,7 @@ pub fn of(group: &str, kind: &str) -> ValidateFn {
         ("rbac.authorization.k8s.io", "ClusterRoleBinding") => {
             |new, old| config::role_binding(new, old, "ClusterRoleBinding")
         }
+        ("apiextensions.k8s.io", "CustomResourceDefinition") => definition::validate,
         ("apiregistration.k8s.io" | "apiextensions.k8s.io", _) => {
             metadata_of!("apiextensions.k8s.io", "any")
         }

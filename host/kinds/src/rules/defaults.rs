@@ -4,6 +4,7 @@ use base64::Engine as _;
 use oarlock_model::meta;
 use serde_json::{Map, Value, json};
 
+use super::definition;
 use super::pod_defaults::{each, map_at, pod, round_up, set, set_text, template};
 
 type Default = fn(&mut Value);
@@ -44,6 +45,7 @@ pub fn of(group: &str, kind: &str) -> Default {
             |o| webhooks(o, false)
         }
         ("admissionregistration.k8s.io", "MutatingWebhookConfiguration") => |o| webhooks(o, true),
+        ("apiextensions.k8s.io", "CustomResourceDefinition") => definition::default,
         _ => |_| {},
     }
 }

@@ -8,7 +8,7 @@ use super::path::{Causes, Path, fields, flag, items, list, some, text};
 
 /// All annotations of an object together.
 const MAX_ANNOTATION_BYTES: usize = 256 * 1024;
-const STANDARD_FINALIZERS: [&str; 3] = ["kubernetes", "orphan", "foregroundDeletion"];
+pub(crate) const STANDARD_FINALIZERS: [&str; 3] = ["kubernetes", "orphan", "foregroundDeletion"];
 
 type NameCheck = fn(&str) -> Vec<String>;
 
@@ -181,6 +181,16 @@ fn finalizers(out: &mut Causes, metadata: &Value, at: &Path<'_>) {
             value,
             "name is neither a standard finalizer name nor is it fully qualified",
         );
+    }
+}
+
+/// Metadata of an object inside an object, which is at `path`.
+pub fn embedded_meta(out: &mut Causes, object: &Value, path: &str) {
+    let mut found = Causes::new();
+    object_meta(&mut found, object, "apiextensions.k8s.io", "");
+    for mut cause in found {
+        cause.field = format!("{path}.{}", cause.field);
+        out.push(cause);
     }
 }
 

@@ -3,6 +3,7 @@
 use oarlock_model::meta;
 use serde_json::{Map, Value, json};
 
+use super::definition;
 use super::quantity::qos_class;
 
 pub fn create_of(group: &str, kind: &str) -> fn(&mut Value) {
@@ -16,6 +17,7 @@ pub fn create_of(group: &str, kind: &str) -> fn(&mut Value) {
         ("discovery.k8s.io", "EndpointSlice") => |o| null_if_empty(o, "/endpoints"),
         ("storage.k8s.io", "CSINode") => |o| null_if_empty(o, "/spec/drivers"),
         ("coordination.k8s.io", "Lease") => lease,
+        ("apiextensions.k8s.io", "CustomResourceDefinition") => definition::prepare_create,
         _ => |_| {},
     }
 }
@@ -35,6 +37,7 @@ pub fn update_of(group: &str, kind: &str) -> fn(&mut Value, &Value) {
         ("storage.k8s.io", "CSINode") => |o, _| null_if_empty(o, "/spec/drivers"),
         ("coordination.k8s.io", "Lease") => |new, _| lease(new),
         ("", "Service") => drop_fields_of_old_type,
+        ("apiextensions.k8s.io", "CustomResourceDefinition") => definition::prepare_update,
         _ => |_, _| {},
     }
 }
