@@ -17,7 +17,7 @@ use oarlock_schema::structural::{Node, drop_nulls, fill_defaults, prune_unknown}
 use oarlock_schema::{DecodeError, SchemaRef, decode_value};
 use serde_json::{Value, json};
 
-pub use check::visit_rules;
+pub use check::{RuleVisitor, visit_rules};
 pub use columns::PrinterColumn;
 pub use rows::{SCALE_KIND, fingerprint, has_condition, is_served, rows};
 

@@ -192,7 +192,7 @@ impl Registry {
                 }
                 Ok(false) => {}
                 Err(error) => {
-                    tracing::warn!(definition = name, %error, "a definition's status cannot be written")
+                    tracing::warn!(definition = name, %error, "a definition's status cannot be written");
                 }
             }
         }

@@ -209,6 +209,9 @@ fn child_path(node: &Node, path: &str, name: &str) -> String {
     }
 }
 
+/// Is shown a node that has rules, the value, what it was before, and where it is.
+pub type RuleVisitor<'f, 'v> = dyn FnMut(&Node, &'v Value, Option<&'v Value>, &str) + 'f;
+
 /// Shows each value that its schema has CEL rules for: the node with the rules, the value, what it was before (if that can be
 /// told), and where it is. Parents come before children.
 pub fn visit_rules<'v>(
@@ -216,7 +219,7 @@ pub fn visit_rules<'v>(
     value: &'v Value,
     old: Option<&'v Value>,
     path: &str,
-    visit: &mut dyn FnMut(&Node, &'v Value, Option<&'v Value>, &str),
+    visit: &mut RuleVisitor<'_, 'v>,
 ) {
     if !node.rules.is_empty() {
         visit(node, value, old, path);

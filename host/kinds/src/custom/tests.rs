@@ -112,7 +112,7 @@ fn rules_are_shown_their_values() {
     );
     let mut seen = Vec::new();
     visit_rules(&node, &new, Some(&old), "", &mut |_, value, old, path| {
-        seen.push((value.clone(), old.cloned(), path.to_owned()))
+        seen.push((value.clone(), old.cloned(), path.to_owned()));
     });
     assert_eq!(
         seen,

@@ -1,4 +1,4 @@
-//! Metadata of custom resources, and of the objects inside them.
+//! Metadata of custom resources, of their definitions, and of the objects inside them.
 
 use oarlock_model::Cause;
 use serde_json::{Value, json};

@@ -14,7 +14,7 @@ use oarlock_model::{Cause, meta};
 use oarlock_schema::structural::Node;
 use serde_json::{Map, Value, json};
 
-use super::metadata::meta_of;
+use super::custom_meta;
 use super::names::{dns_subdomain, dns1035_label};
 use super::path::{Causes, flag, items, list, some, text};
 
@@ -159,7 +159,7 @@ pub fn validate(new: &Value, old: Option<&Value>) -> Vec<Cause> {
 
 fn metadata(out: &mut Causes, new: &Value, old: Option<&Value>) {
     let mut found = Causes::new();
-    meta_of(&mut found, new, old, "", "CustomResourceDefinition");
+    custom_meta::object(&mut found, new, old);
     if old.is_some() {
         out.extend(found);
         return;
@@ -344,7 +344,7 @@ fn deprecation(out: &mut Causes, version: &Value, field: &str) {
             format!("{field}.deprecationWarning"),
             &json!(warning),
             why,
-        ))
+        ));
     };
     if !flag(version, "deprecated") {
         tell("can only be set for deprecated versions");

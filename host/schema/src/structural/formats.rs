@@ -173,7 +173,7 @@ fn is_credit_card(text: &str) -> bool {
             (_, twice) => twice,
         })
         .sum();
-    sum % 10 == 0
+    sum.is_multiple_of(10)
 }
 
 fn isbn_digits(text: &str) -> String {
@@ -198,7 +198,7 @@ fn is_isbn10(text: &str) -> bool {
         };
         sum += weight * digit;
     }
-    sum % 11 == 0
+    sum.is_multiple_of(11)
 }
 
 fn is_isbn13(text: &str) -> bool {

@@ -4,7 +4,7 @@ use oarlock_model::Cause;
 use serde_json::{Value, json};
 
 use super::one_of;
-use crate::rules::names::{dns_label, dns1035_label};
+use crate::rules::names::{dns_subdomain, dns1035_label};
 use crate::rules::path::{Causes, list, some, text};
 
 const AT: &str = "spec.conversion";
@@ -141,10 +141,7 @@ fn service_faults(out: &mut Causes, service: &Value, at: &str) {
             tell(format!("segment[{i}] may not be empty"));
             continue;
         }
-        for fault in crate::rules::names::dns_subdomain(step)
-            .into_iter()
-            .filter(|_| dns_label(step).len() > 0)
-        {
+        for fault in dns_subdomain(step) {
             tell(format!("segment[{i}]: {fault}"));
         }
     }

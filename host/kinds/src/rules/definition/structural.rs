@@ -76,7 +76,7 @@ pub fn check(document: &Value, path: &str) -> Causes {
     out
 }
 
-fn object_fields<'a>(schema: &'a Value) -> impl Iterator<Item = (&'a String, &'a Value)> {
+fn object_fields(schema: &Value) -> impl Iterator<Item = (&String, &Value)> {
     schema
         .get("properties")
         .and_then(Value::as_object)
@@ -309,7 +309,8 @@ fn nested(out: &mut Causes, schema: &Value, skip_any_of: bool, path: &str) {
     }
 }
 
-/// Every field and item that `allOf` and its like speak of is there in the structure too.
+/// Every field and item that the root's `allOf` and its like speak of is there in the structure too. (Upstream looks at the
+/// root alone.)
 fn completeness(out: &mut Causes, schema: &Value, structure: Option<&Value>, at: &str, path: &str) {
     if let Some(not) = some(schema, "not") {
         complete(out, not, structure, at, &format!("{path}.not"));
