@@ -264,6 +264,9 @@ impl Version<'_> {
         let response_kind = |row: &Row, group: &str, version: &str, kind: &str| {
             let (group, version) = if differs(row, group, version) {
                 (group, version)
+            } else if row.custom.is_some() {
+                // Custom resources are listed by a handler of their own, which leaves nothing out.
+                (row.group.as_str(), row.version.as_str())
             } else {
                 ("", "")
             };

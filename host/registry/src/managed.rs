@@ -47,6 +47,7 @@ fn with_writer<T>(
         subresource,
         now: &now,
         reset: reset(target),
+        one_schema: target.row.custom.is_some(),
     })
 }
 

@@ -92,6 +92,7 @@ pub fn warnings_of(group: &str, kind: &str) -> fn(&Value, Option<&Value>) -> Vec
             ));
             texts
         },
+        ("apiextensions.k8s.io", "CustomResourceDefinition") => definition::warnings,
         ("", "Service") => |new, _| {
             let external = new
                 .pointer("/spec/externalIPs")

@@ -157,6 +157,27 @@ pub fn validate(new: &Value, old: Option<&Value>) -> Vec<Cause> {
     out
 }
 
+/// Formats that mean nothing to Kubernetes and were not there before.
+pub fn warnings(new: &Value, old: Option<&Value>) -> Vec<String> {
+    let formats = |object: &Value| {
+        let mut out = Vec::new();
+        let spec = hoisted(&object["spec"]);
+        let shared = document_of(&spec, "validation");
+        let own = list(&spec, "versions")
+            .iter()
+            .filter_map(|v| document_of(v, "schema"));
+        shared
+            .into_iter()
+            .chain(own)
+            .for_each(|d| document::unknown_formats(d, &mut out));
+        out
+    };
+    let before = old.map(formats).unwrap_or_default();
+    let now = formats(new).into_iter().filter(|f| !before.contains(f));
+    now.map(|format| format!("unrecognized format {format:?}"))
+        .collect()
+}
+
 fn metadata(out: &mut Causes, new: &Value, old: Option<&Value>) {
     let mut found = Causes::new();
     custom_meta::object(&mut found, new, old);

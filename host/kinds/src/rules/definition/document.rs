@@ -1,11 +1,11 @@
 //! One schema of a definition as a whole: what may stand at its root, and in which order its parts are checked.
 
 use oarlock_model::Cause;
-use oarlock_schema::structural::{Node, go_number};
+use oarlock_schema::structural::{Node, go_number, is_known_format};
 use serde_json::{Map, Value, json};
 
 use super::{defaults, openapi, structural};
-use crate::rules::path::{Causes, flag, some, text};
+use crate::rules::path::{Causes, flag, list, some, text};
 
 /// Go's names of what may stand at the root of a schema whose status is checked alone.
 const AT_ROOT: [(&str, &str); 22] = [
@@ -222,6 +222,27 @@ fn field(document: &Value, name: &str) -> String {
         }
         (_, Some(value)) => value.to_string(),
     }
+}
+
+/// Formats below a schema that Kubernetes does not know, in upstream's order.
+pub fn unknown_formats(schema: &Value, out: &mut Vec<String>) {
+    let format = text(schema, "format");
+    if !format.is_empty() && !is_known_format(format, text(schema, "type")) {
+        out.push(format.to_owned());
+    }
+    let single = |name: &str| schema.get(name).filter(|s| s.is_object());
+    let below = single("items").into_iter();
+    let lists = ["allOf", "anyOf", "oneOf"]
+        .into_iter()
+        .flat_map(|name| list(schema, name));
+    let properties = schema.get("properties").and_then(Value::as_object);
+    let properties = properties.into_iter().flat_map(|p| p.values());
+    below
+        .chain(lists)
+        .chain(single("not"))
+        .chain(properties)
+        .chain(single("additionalProperties"))
+        .for_each(|s| unknown_formats(s, out));
 }
 
 /// A rule as the Go type prints it.
