@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use oarlock_model::{Gvk, meta};
+use oarlock_schema::Schema;
 use oarlock_schema::structural::Node;
 use serde_json::Value;
 
@@ -153,7 +154,11 @@ fn row(
         storage_prefix: storage_prefix(group, resource),
         storage_kind: Gvk::new(group, storage, kind),
         conversion: None,
-        schema: node.object_schema(&metadata_schema()).into(),
+        schema: Schema {
+            definition: crate::openapi::definition_name(group, name, kind).into(),
+            ..node.object_schema(&metadata_schema())
+        }
+        .into(),
         selectable_fields: selectable.collect(),
         default_propagation: Propagation::Background,
         columns: Columns::default(),

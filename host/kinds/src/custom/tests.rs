@@ -126,3 +126,30 @@ fn rules_are_shown_their_values() {
         ]
     );
 }
+
+#[test]
+fn openapi_says_what_the_author_wrote() {
+    let schema = json!({"type": "object", "description": "An X.", "properties": {"spec": {"type": "string", "description": "Its spec."}}});
+    let rows = rows(&definition(json!([version("v1", true, schema)]), 1));
+    let kinds = crate::Kinds::from_rows(rows);
+    let document = crate::openapi::v3_document(&kinds, "example.com", "v1").unwrap();
+    let x = &document["components"]["schemas"]["com.example.v1.X"];
+    assert_eq!(x["description"], "An X.");
+    assert_eq!(x["properties"]["spec"]["description"], "Its spec.");
+    assert_eq!(x["x-kubernetes-group-version-kind"][0]["kind"], "X");
+    let metadata = &x["properties"]["metadata"]["allOf"][0]["$ref"];
+    assert_eq!(
+        metadata,
+        "#/components/schemas/io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"
+    );
+    assert!(
+        document["paths"]
+            .get("/apis/example.com/v1/namespaces/{namespace}/xs")
+            .is_some()
+    );
+    assert!(
+        crate::openapi::v2_document(&kinds)["definitions"]
+            .get("com.example.v1.X")
+            .is_some()
+    );
+}
