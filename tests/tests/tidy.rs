@@ -16,6 +16,7 @@ const EDGES: &[(&str, &[&str])] = &[
     (
         "oarlock-registry",
         &[
+            "oarlock-cel",
             "oarlock-kinds",
             "oarlock-model",
             "oarlock-schema",

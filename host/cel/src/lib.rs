@@ -12,6 +12,7 @@ mod estimate;
 mod eval;
 mod library;
 mod parse;
+pub mod policy;
 mod program;
 pub mod rules;
 mod shape;

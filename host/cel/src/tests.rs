@@ -439,3 +439,119 @@ mod rules {
         );
     }
 }
+
+mod policies {
+    use serde_json::json;
+
+    use crate::policy::{Wanted, compile, env, matches, with_mutations, with_variables};
+    use crate::{Activation, Program, Type, Value};
+
+    #[test]
+    fn results_must_be_of_a_type() {
+        let of = |text: &str, wanted| compile(text, &env(false), wanted).err().unwrap_or_default();
+        assert_eq!(of("1", Wanted::Bool), "must evaluate to bool but got int");
+        assert_eq!(
+            of("object.a", Wanted::Text),
+            "must evaluate to string but got dyn"
+        );
+        assert_eq!(
+            of("1", Wanted::TextOrNull),
+            "must evaluate to one of [string null_type]"
+        );
+        assert_eq!(of("null", Wanted::TextOrNull), "");
+        assert!(
+            of("params.a == 1", Wanted::Bool)
+                .contains("undeclared reference to 'params' (in container '')")
+        );
+        assert!(of("request.nope == 1", Wanted::Bool).contains("undefined field 'nope'"));
+        assert_eq!(
+            of(
+                "request.userInfo.groups.exists(g, g == 'x') && namespaceObject.metadata.labels['a'] == 'b'",
+                Wanted::Bool
+            ),
+            ""
+        );
+        assert_eq!(
+            of(
+                "authorizer.group('').resource('pods').check('get').allowed()",
+                Wanted::Bool
+            ),
+            ""
+        );
+        assert_eq!(
+            of(
+                "authorizer.requestResource.check('get').allowed()",
+                Wanted::Bool
+            ),
+            ""
+        );
+    }
+
+    #[test]
+    fn variables_are_evaluated_when_asked_for() {
+        let mut env = with_variables(env(false));
+        let first = compile("object.n + 1", &env, Wanted::Any).unwrap();
+        env.add_field("variables", "first", first.result().clone());
+        let broken = compile("object.nope", &env, Wanted::Any).unwrap();
+        env.add_field("variables", "broken", broken.result().clone());
+        let variables = [("first".to_owned(), first), ("broken".to_owned(), broken)];
+        let program = compile(
+            "variables.first == 2 && has(variables.broken)",
+            &env,
+            Wanted::Bool,
+        )
+        .unwrap();
+        let wrong = compile("variables.second == 2", &env, Wanted::Bool).unwrap_err();
+        assert!(
+            wrong.starts_with("compilation failed: ERROR: <input>:1:10: undefined field 'second'")
+        );
+        let object = json!({"n": 1});
+        let names = Activation::new()
+            .with("object", Value::json(&object))
+            .with_variables(&variables);
+        assert_eq!(program.eval(&names).unwrap().as_bool(), Some(true));
+    }
+
+    #[test]
+    fn mutations() {
+        let env = with_mutations(env(false));
+        let text = "has(object.a) ? Object{metadata: Object.metadata{labels: {'mark': object.a}}} : Object{}";
+        let program = compile(text, &env, Wanted::Object).unwrap();
+        let patch = "[JSONPatch{op: 'add', path: '/metadata/labels/' + jsonpatch.escapeKey('a/b'), value: 'v'}]";
+        let patch = compile(patch, &env, Wanted::JsonPatch).unwrap();
+        let object = json!({"a": "x"});
+        let names = Activation::new().with("object", Value::json(&object));
+        let made = program.eval(&names).unwrap().to_json().unwrap();
+        assert_eq!(made, json!({"metadata": {"labels": {"mark": "x"}}}));
+        let made = patch.eval(&names).unwrap().to_json().unwrap();
+        assert_eq!(
+            made,
+            json!([{"op": "add", "path": "/metadata/labels/a~1b", "value": "v"}])
+        );
+        let wrong = compile("JSONPatch{nope: 1}", &env, Wanted::Any).unwrap_err();
+        assert!(wrong.contains("undefined field 'nope'"), "{wrong}");
+    }
+
+    #[test]
+    fn conditions() {
+        let env = env(false);
+        let program = |text: &str| {
+            Program::compile(text, &env.clone().with_variable("x", Type::Dyn)).unwrap()
+        };
+        let (yes, no, broken) = (
+            program("true"),
+            program("false"),
+            program("object.nope == 1"),
+        );
+        let object = json!({});
+        let names = Activation::new().with("object", Value::json(&object));
+        assert_eq!(matches([&yes], &names, false), Ok(true));
+        assert_eq!(matches([&broken, &no], &names, false), Ok(false));
+        assert_eq!(matches([&broken], &names, true), Ok(false));
+        let wrong = "expression 'object.nope == 1' resulted in error: no such key: nope";
+        assert_eq!(
+            matches([&yes, &broken], &names, false),
+            Err(wrong.to_owned())
+        );
+    }
+}

@@ -113,6 +113,16 @@ impl Type {
         }
     }
 
+    /// As cel-go's types print themselves: `google.protobuf.Timestamp`, where messages of the checker say `timestamp`.
+    pub fn long_name(&self) -> String {
+        let parts = self.parameters();
+        if parts.is_empty() {
+            return self.runtime_name().to_owned();
+        }
+        let parts: Vec<String> = parts.into_iter().map(Self::long_name).collect();
+        format!("{}({})", self.runtime_name(), parts.join(", "))
+    }
+
     /// The parts that a container type is made of.
     pub fn parameters(&self) -> Vec<&Type> {
         match self {

@@ -27,6 +27,7 @@ mod trees;
 mod watch;
 mod write;
 
+pub use admission::policy::Authorize;
 pub use admission::{Admission, AdmissionRequest, Operation};
 pub use api::*;
 pub use codec::MAX_OBJECT_BYTES;

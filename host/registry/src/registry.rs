@@ -1,7 +1,7 @@
 //! `Registry`: what all verbs share. The verbs themselves: `read`, `watch`, `write`, `delete`, `sub`, `batch`.
 //! Every verb is one function for all kinds; a kind differs by its row alone.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 use oarlock_kinds::{Kinds, Row};
@@ -10,7 +10,8 @@ use oarlock_store::Store;
 use parking_lot::Mutex;
 
 use crate::Admission;
-use crate::admission::builtin;
+use crate::admission::policy::Authorize;
+use crate::admission::{builtin, policy};
 use crate::definitions::{self, Follower};
 use crate::services::ServiceAllocators;
 use crate::trees::TreeCache;
@@ -30,6 +31,8 @@ pub struct Registry {
     /// The table in force. Replaced as a whole by `custom`; who needs it for longer than a look-up takes a snapshot once.
     kinds: ArcSwap<Kinds>,
     admission: Vec<Arc<dyn Admission>>,
+    /// Whom the expressions of policies ask; set once by whoever authorizes requests.
+    authorizer: OnceLock<Arc<dyn Authorize>>,
     services: ServiceAllocators,
     trees: TreeCache,
     follower: Mutex<Follower>,
@@ -39,11 +42,13 @@ impl Registry {
     /// Rebuilds what is kept in memory only (allocators, kinds that definitions make), and makes the objects that every cluster has.
     pub async fn open(config: Config, now: jiff::Timestamp) -> ApiResult<Arc<Self>> {
         let mut admission = builtin::plugins();
+        admission.extend(policy::plugins(&config.store, &config.kinds));
         admission.extend(config.admission);
         let registry = Self {
             store: config.store,
             kinds: ArcSwap::new(config.kinds),
             admission,
+            authorizer: OnceLock::new(),
             services: ServiceAllocators::default(),
             trees: TreeCache::default(),
             follower: Mutex::default(),
@@ -69,6 +74,16 @@ impl Registry {
     /// Serves another table from now on.
     pub fn set_kinds(&self, kinds: Kinds) {
         self.kinds.store(Arc::new(kinds));
+    }
+
+    /// What `authorizer` is in expressions of policies, from now on. Only the first counts.
+    pub fn set_authorizer(&self, authorizer: Arc<dyn Authorize>) {
+        // A second one comes from a second server of the same registry, and says the same.
+        let _ = self.authorizer.set(authorizer);
+    }
+
+    pub(crate) fn authorizer(&self) -> Option<&Arc<dyn Authorize>> {
+        self.authorizer.get()
     }
 
     pub(crate) fn admission(&self) -> &[Arc<dyn Admission>] {

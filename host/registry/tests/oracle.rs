@@ -94,5 +94,5 @@ async fn crds() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn admission() {
-    judge("admission", 170).await;
+    judge("admission", 230).await;
 }

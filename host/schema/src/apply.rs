@@ -94,6 +94,15 @@ impl From<ApplyError> for ApiError {
     }
 }
 
+/// `live` with an apply configuration laid over it, of which no record is kept (what an admission policy changes nobody owns).
+/// The error says how the configuration does not fit the schema.
+pub fn lay_over(schema: &Schema, live: Value, config: &Value) -> Result<Value, String> {
+    match typed::check(schema, config) {
+        Some(why) => Err(why),
+        None => Ok(merge::merge(Some(schema), live, config)),
+    }
+}
+
 /// Records a create or an update (PUT, or a patch other than apply) in `new`'s managedFields. Call it after defaulting
 /// and before admission and preparation, whose changes nobody owns. `old`: `None` for a create.
 pub fn track_update(schema: &Schema, old: Option<&Value>, new: &mut Value, writer: &Writer<'_>) {
