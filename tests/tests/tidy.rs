@@ -11,7 +11,10 @@ const EDGES: &[(&str, &[&str])] = &[
     ("oarlock-model", &[]),
     ("oarlock-cel", &["oarlock-model"]),
     ("oarlock-schema", &["oarlock-model"]),
-    ("oarlock-kinds", &["oarlock-model", "oarlock-schema"]),
+    (
+        "oarlock-kinds",
+        &["oarlock-cel", "oarlock-model", "oarlock-schema"],
+    ),
     ("oarlock-store", &[]),
     (
         "oarlock-registry",

@@ -12,12 +12,12 @@ mod rows;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use oarlock_cel::rules::Rules;
 use oarlock_model::{Cause, meta};
 use oarlock_schema::structural::{Node, drop_nulls, fill_defaults, prune_unknown};
 use oarlock_schema::{DecodeError, SchemaRef, decode_value};
 use serde_json::{Value, json};
 
-pub use check::{RuleVisitor, visit_rules};
 pub use columns::PrinterColumn;
 pub use rows::{SCALE_KIND, fingerprint, has_condition, is_served, rows};
 
@@ -42,6 +42,8 @@ pub struct Custom {
     pub storage_version: String,
     /// The schema of this version.
     pub node: Arc<Node>,
+    /// The schema's rules in CEL.
+    pub rules: Arc<Rules>,
     /// The schemas of all versions, as the document had them.
     pub nodes: Arc<BTreeMap<String, Arc<Node>>>,
     /// `openAPIV3Schema` of this version, for OpenAPI.
@@ -133,8 +135,8 @@ impl Custom {
         check::check(self, new, old, subresource)
     }
 
-    pub fn warnings(new: &Value, old: Option<&Value>) -> Vec<String> {
-        check::warnings(new, old)
+    pub fn warnings(&self, new: &Value, old: Option<&Value>) -> Vec<String> {
+        check::warnings(self, new, old)
     }
 
     /// Whether the two differ in what `metadata.generation` counts.

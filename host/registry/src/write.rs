@@ -9,7 +9,6 @@
 
 use std::sync::Arc;
 
-use oarlock_kinds::custom::Custom;
 use oarlock_model::{ApiError, ApiResult, Cause, Reason, meta};
 use oarlock_store::{Action, Expect, Op, Record, Revision, TxnError};
 use serde_json::{Value, json};
@@ -338,7 +337,7 @@ impl Registry {
             return Err(errors::invalid_object(row, &object, causes));
         }
         let warnings = match &row.custom {
-            Some(_) => Custom::warnings(&object, old),
+            Some(custom) => custom.warnings(&object, old),
             None => (row.hooks.warn)(&object, old),
         };
         for text in warnings {

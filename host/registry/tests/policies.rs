@@ -1,5 +1,7 @@
 //! Admission policies against the memory store: what they refuse, tell and change, and from when on.
 
+#![expect(clippy::unwrap_used, reason = "a test may fail here")]
+
 mod house;
 
 use oarlock_registry::{Body, Deleted};

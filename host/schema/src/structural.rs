@@ -13,7 +13,7 @@ mod typed;
 mod value;
 
 pub use formats::{is_known_format, matches_format};
-pub use lists::{check_lists, correlated};
+pub use lists::check_lists;
 pub use node::{Additional, Bounds, Node};
 pub use regular::go_syntax_error;
 pub use shape::{drop_nulls, fill_defaults, prune_unknown};

@@ -109,6 +109,9 @@ pub(super) const LIBRARY: Library = &[
     ("strings.quote(string) -> string", |args| {
         mapped(args, quoted)
     }),
+    ("jsonpatch.escapeKey(string) -> string", |args| {
+        mapped(args, |text| text.replace('~', "~0").replace('/', "~1"))
+    }),
 ];
 
 fn mapped<'a>(args: &[Value<'a>], to: fn(&str) -> String) -> Outcome<'a> {

@@ -15,7 +15,7 @@ use serde_json::Value as Json;
 use crate::value::{EvalError, Value};
 use crate::{Activation, Env, PER_CALL_LIMIT, Program, Shape, Type};
 
-pub use schema::{check_schema, check_shape};
+pub use schema::check_schema;
 
 /// What the rules of an object may cost together.
 const OBJECT_BUDGET: u64 = 10_000_000;
@@ -36,6 +36,8 @@ struct Node {
     items: Option<Box<Node>>,
     /// `x-kubernetes-list-map-keys`, if the list is a map by them.
     keys: Vec<String>,
+    /// `x-kubernetes-map-type: atomic`: what is below has no old value.
+    atomic: bool,
 }
 
 #[derive(Debug)]
@@ -121,6 +123,7 @@ impl Node {
                 .filter(|_| is_map)
                 .filter_map(|key| Some(key.as_str()?.to_owned()))
                 .collect(),
+            atomic: schema["x-kubernetes-map-type"] == "atomic",
         })
     }
 }
@@ -231,6 +234,7 @@ impl Run {
         }
         match value {
             Json::Object(fields) => {
+                let old = old.filter(|_| !node.atomic);
                 for (name, value) in fields {
                     let (below, part) = match (node.properties.get(name), &node.additional) {
                         (Some(below), _) => (below, Part::Field(name)),

@@ -3,7 +3,7 @@
 use oarlock_model::Cause;
 use serde_json::{Value as Json, json};
 
-use super::{env_of, path};
+use super::env_of;
 use crate::estimate::{self, Bounds};
 use crate::types::Type;
 use crate::{Program, Shape};
@@ -17,64 +17,11 @@ const SCHEMA_LIMIT: u64 = 100_000_000;
 /// Expressions that are named when all together cost too much.
 const MAX_BLAMED: usize = 4;
 
-const REASONS: &[&str] = &[
-    "FieldValueDuplicate",
-    "FieldValueForbidden",
-    "FieldValueInvalid",
-    "FieldValueRequired",
-];
-
-/// The form of one schema node's rules, without compiling them: what upstream counts as errors of the schema.
-/// `path` is the node's (`spec.validation.openAPIV3Schema.properties[spec]`).
-pub fn check_shape(node: &Json, path: &str) -> Vec<Cause> {
-    let mut out = Vec::new();
-    for (index, rule) in rules_of(node) {
-        let at = |field: &str| format!("{path}.x-kubernetes-validations[{index}].{field}");
-        let text = |field: &str| rule[field].as_str().unwrap_or_default();
-        let is_split = |text: &str| text.contains(['\n', '\r']);
-        let (condition, message) = (text("rule").trim(), text("message").trim());
-        if condition.is_empty() {
-            out.push(Cause::required(at("rule"), "rule is not specified"));
-        } else if message.is_empty() && !text("message").is_empty() {
-            let why = "message must be non-empty if specified";
-            out.push(Cause::invalid(at("message"), &rule["message"], why));
-        } else if is_split(message) {
-            let why = "message must not contain line breaks";
-            out.push(Cause::invalid(at("message"), &rule["message"], why));
-        } else if is_split(condition) && message.is_empty() {
-            let why = "message must be specified if rule contains line breaks";
-            out.push(Cause::required(at("message"), why));
-        }
-        let expression = text("messageExpression");
-        if !expression.is_empty() && expression.trim().is_empty() {
-            let why = "messageExpression must be non-empty if specified";
-            out.push(Cause::required(at("messageExpression"), why));
-        }
-        if let Some(reason) = rule["reason"].as_str().filter(|r| !REASONS.contains(r)) {
-            out.push(Cause::not_supported(at("reason"), &json!(reason), REASONS));
-        }
-        let field_path = text("fieldPath");
-        if !field_path.is_empty() {
-            let mut wrong =
-                |why| out.push(Cause::invalid(at("fieldPath"), &rule["fieldPath"], why));
-            if field_path.trim().is_empty() {
-                wrong("fieldPath must be non-empty if specified");
-            }
-            if is_split(field_path) {
-                wrong("fieldPath must not contain line breaks");
-            }
-            if path::normalized(field_path, node).is_none() {
-                wrong("must be a valid path");
-            }
-        }
-    }
-    out
-}
-
-/// Everything that is wrong with the rules of a whole schema: their form, and where that is right at a node and below it,
-/// what compiling says and what they may cost.
-pub fn check_schema(schema: &Json, path: &str) -> Vec<Cause> {
+/// What compiling says of the rules of a whole schema, and what they may cost. `is_wrong`: something else is wrong with the
+/// schema at this path or below it, so that its rules are not looked at yet. Rules that are empty are not this one's affair.
+pub fn check_schema(schema: &Json, path: &str, is_wrong: &dyn Fn(&str) -> bool) -> Vec<Cause> {
     let mut walk = Walk {
+        is_wrong,
         out: Vec::new(),
         total: 0,
         costs: Vec::new(),
@@ -113,16 +60,15 @@ struct Place {
     uncorrelatable: Option<String>,
 }
 
-struct Walk {
+struct Walk<'a> {
+    is_wrong: &'a dyn Fn(&str) -> bool,
     out: Vec<Cause>,
     total: u64,
     costs: Vec<(String, u64)>,
 }
 
-impl Walk {
-    /// False if the form of rules here or below is wrong.
-    fn node(&mut self, node: &Json, path: &str, place: Place) -> bool {
-        let mut fine = true;
+impl Walk<'_> {
+    fn node(&mut self, node: &Json, path: &str, place: Place) {
         let shape = Shape::of(node, TYPE_NAME, place.is_resource);
         let most = shape.as_ref().map(|shape| shape.max_elements);
         let repeated = |place: &Place| Place {
@@ -139,12 +85,12 @@ impl Walk {
                 is_resource: embedded(below),
                 ..place.clone()
             };
-            fine &= self.node(below, &format!("{path}.properties[{name}]"), place);
+            self.node(below, &format!("{path}.properties[{name}]"), place);
         }
         let below = &node["additionalProperties"];
         if below.is_object() {
             let place = repeated(&place);
-            fine &= self.node(below, &format!("{path}.additionalProperties"), place);
+            self.node(below, &format!("{path}.additionalProperties"), place);
         }
         let below = &node["items"];
         if below.is_object() {
@@ -152,18 +98,19 @@ impl Walk {
             if node["x-kubernetes-list-type"] != "map" && place.uncorrelatable.is_none() {
                 place.uncorrelatable = Some(path.to_owned());
             }
-            fine &= self.node(below, &format!("{path}.items"), place);
+            self.node(below, &format!("{path}.items"), place);
         }
-        let wrong = check_shape(node, path);
-        fine &= wrong.is_empty();
-        self.out.extend(wrong);
-        if let (true, Some(shape)) = (fine, shape) {
-            for (index, rule) in rules_of(node) {
+        let rules = rules_of(node).filter(|(_, rule)| {
+            let text = rule["rule"].as_str().unwrap_or_default();
+            !text.trim().is_empty()
+        });
+        let mut rules = rules.peekable();
+        if let (Some(_), Some(shape), false) = (rules.peek(), shape, (self.is_wrong)(path)) {
+            for (index, rule) in rules {
                 let path = format!("{path}.x-kubernetes-validations[{index}]");
                 self.rule(rule, &path, &shape, &place);
             }
         }
-        fine
     }
 
     fn rule(&mut self, rule: &Json, path: &str, shape: &Shape, place: &Place) {

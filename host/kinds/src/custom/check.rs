@@ -1,10 +1,10 @@
 //! What is wrong with a custom resource: its type, metadata, schema, scale, embedded objects and lists.
 //!
 //! Rules in CEL (`x-kubernetes-validations`) are looked at last, and only if nothing was found that would make them fail for
-//! no fault of their own: `check` says so, and [`visit_rules`] is how their evaluator sees the object.
+//! no fault of their own.
 
 use oarlock_model::{Cause, meta};
-use oarlock_schema::structural::{Node, check_lists, check_value, correlated};
+use oarlock_schema::structural::{Node, check_lists, check_value};
 use serde_json::Value;
 
 use super::Custom;
@@ -37,9 +37,14 @@ pub(super) fn check(
     if before.is_empty() {
         check_lists(&custom.node, new, "", &mut out);
     }
-    if custom.node.any(&|n| !n.rules.is_empty()) && out.iter().any(blocks_rules) {
+    if custom.rules.is_empty() {
+        return out;
+    }
+    if out.iter().any(blocks_rules) {
         let why = "Invalid value: null: some validation rules were not checked because the object was invalid; correct the existing errors to complete validation";
         out.push(Cause::new("FieldValueInvalid", "<nil>", why));
+    } else {
+        out.extend(custom.rules.check(new, old).causes);
     }
     out
 }
@@ -209,45 +214,16 @@ fn child_path(node: &Node, path: &str, name: &str) -> String {
     }
 }
 
-/// Is shown a node that has rules, the value, what it was before, and where it is.
-pub type RuleVisitor<'f, 'v> = dyn FnMut(&Node, &'v Value, Option<&'v Value>, &str) + 'f;
-
-/// Shows each value that its schema has CEL rules for: the node with the rules, the value, what it was before (if that can be
-/// told), and where it is. Parents come before children.
-pub fn visit_rules<'v>(
-    node: &Node,
-    value: &'v Value,
-    old: Option<&'v Value>,
-    path: &str,
-    visit: &mut RuleVisitor<'_, 'v>,
-) {
-    if !node.rules.is_empty() {
-        visit(node, value, old, path);
+/// Finalizers should name who they wait for; and what does not hold now but did not before either.
+pub(super) fn warnings(custom: &Custom, new: &Value, old: Option<&Value>) -> Vec<String> {
+    let mut warnings = finalizer_warnings(new, old);
+    if old.is_some() && !custom.rules.is_empty() {
+        warnings.extend(custom.rules.check(new, old).warnings);
     }
-    match value {
-        Value::Object(map) => {
-            let old = old.filter(|_| node.map_type != "atomic");
-            for (name, field) in map {
-                if let Some(below) = node.field(name) {
-                    let before = old.and_then(|o| o.get(name));
-                    visit_rules(below, field, before, &child_path(node, path, name), visit);
-                }
-            }
-        }
-        Value::Array(items) => {
-            if let Some(of) = &node.items {
-                for (at, item) in items.iter().enumerate() {
-                    let before = old.and_then(|old| correlated(node, old, item));
-                    visit_rules(of, item, before, &format!("{path}[{at}]"), visit);
-                }
-            }
-        }
-        _ => {}
-    }
+    warnings
 }
 
-/// Finalizers should name who they wait for.
-pub(super) fn warnings(new: &Value, old: Option<&Value>) -> Vec<String> {
+fn finalizer_warnings(new: &Value, old: Option<&Value>) -> Vec<String> {
     let before = old.map(meta::finalizers).unwrap_or_default();
     let mut added: Vec<&str> = meta::finalizers(new)
         .into_iter()

@@ -4,6 +4,7 @@ use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use oarlock_cel::rules::Rules;
 use oarlock_model::{Gvk, meta};
 use oarlock_schema::Schema;
 use oarlock_schema::structural::Node;
@@ -169,6 +170,7 @@ fn row(
             kind: kind.to_owned(),
             storage_version: storage.to_owned(),
             node,
+            rules: Arc::new(Rules::of(document(version))),
             nodes: Arc::clone(nodes),
             document: document(version).clone(),
             columns: printer_columns(version),

@@ -1,8 +1,9 @@
 //! What a definition's schema may not say, node by node.
 //!
-//! Rules in CEL are checked here for their form; what an expression means is for its compiler, which has a place at the end
-//! of [`check`]: it may look at a schema only if nothing else is wrong with it.
+//! Rules in CEL are checked here for their form; what an expression means is for its compiler, which comes last: it looks at
+//! a node only if nothing else is wrong with it or below it.
 
+use oarlock_cel::rules::check_schema;
 use oarlock_model::Cause;
 use oarlock_schema::structural::Node;
 use serde_json::{Value, json};
@@ -34,6 +35,9 @@ pub fn check(out: &mut Causes, document: &Value, path: &str) {
         ..Place::default()
     };
     walk(out, document, path, &root);
+    let wrong: Vec<String> = out.iter().map(|cause| cause.field.clone()).collect();
+    let is_wrong = |path: &str| wrong.iter().any(|field| field.starts_with(path));
+    out.extend(check_schema(document, path, &is_wrong));
 }
 
 fn walk(out: &mut Causes, schema: &Value, path: &str, place: &Place) {
