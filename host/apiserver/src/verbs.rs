@@ -229,25 +229,27 @@ pub(crate) async fn answer(
     verb: Verb,
     body: Incoming,
 ) -> Result<Answer, Failure> {
+    let result = carry_out(call, at, verb, body).await;
     let custom = call
         .served
         .kind(at.group_version, at.resource)
         .and_then(|kind| kind.row.custom.as_ref());
-    let deprecation = custom.and_then(|c| c.deprecation.clone());
-    let mut answer = match (carry_out(call, at, verb, body).await, &deprecation) {
-        (Err(failure), Some(text)) => return Err(failure.with_warnings(vec![text.clone()])),
-        (answer, _) => answer?,
-    };
-    if let Some(text) = deprecation {
-        respond::warn(&mut answer, &[text]);
-    }
     let deprecated = |(version, resource, _): &&(&str, &str, &str)| {
         at.resource == *resource && at.group_version == *version
     };
-    if let Some((_, _, text)) = DEPRECATED.iter().find(deprecated) {
-        respond::warn(&mut answer, &[(*text).to_owned()]);
+    let built_in = DEPRECATED.iter().find(deprecated).map(|(_, _, text)| *text);
+    let Some(text) = custom.and_then(|c| c.deprecation.as_deref()).or(built_in) else {
+        return result;
+    };
+    match result {
+        Ok(mut answer) => {
+            respond::warn_first(&mut answer, text);
+            Ok(answer)
+        }
+        // What is not routed warns of nothing.
+        Err(failure) if failure.code() == 405 => Err(failure),
+        Err(failure) => Err(failure.with_first_warning(text)),
     }
-    Ok(answer)
 }
 
 async fn carry_out(

@@ -25,6 +25,8 @@ pub struct Hooks {
     /// Before an update: keeps or drops fields by the old object.
     pub prepare_update: fn(new: &mut Value, old: &Value),
     pub validate: ValidateFn,
+    /// After validation: what upstream fills in when it reads the object back.
+    pub settle: fn(&mut Value),
     /// Texts for `Warning` headers on a create or an update.
     pub warn: fn(new: &Value, old: Option<&Value>) -> Vec<String>,
     /// What `metadata.generation` counts, if not "everything but metadata and status": true if the two differ in it.
@@ -40,6 +42,7 @@ impl Default for Hooks {
             prepare_create: |_| {},
             prepare_update: |_, _| {},
             validate: |_, _| Vec::new(),
+            settle: |_| {},
             warn: |_, _| Vec::new(),
             generation_changed: None,
             grace_seconds: |_| None,

@@ -10,6 +10,7 @@ mod definitions;
 mod delete;
 mod errors;
 mod expiry;
+mod families;
 mod keys;
 mod managed;
 mod metadata;

@@ -89,10 +89,9 @@ pub fn begin(ctx: &Context, row: &Row, object: &mut Value) {
         "creationTimestamp".to_owned(),
         Value::String(time::format_time(ctx.now)),
     );
+    // Kinds that do not count it keep what the caller says.
     if row.generation {
         metadata.insert("generation".to_owned(), json!(1));
-    } else {
-        metadata.remove("generation");
     }
 }
 

@@ -41,6 +41,16 @@ pub fn status_on_create(row: &Row) -> bool {
     row.group.is_empty() && row.kind == "Node"
 }
 
+/// A write of the status leaves the labels alone.
+pub fn status_keeps_labels(row: &Row) -> bool {
+    is(row, "apps", "Deployment")
+}
+
+/// A create without a name gets one.
+pub fn names_itself(row: &Row) -> bool {
+    is(row, "", "LimitRange")
+}
+
 /// A delete never waits for dependents: no `orphan` and no `foregroundDeletion`.
 pub fn ignores_propagation(row: &Row) -> bool {
     row.kind == "Event"
@@ -83,6 +93,20 @@ pub fn generation_changed(row: &Row, new: &Value, old: &Value) -> bool {
 /// This kind's rules look at the rest of an object only if it has changed, so a status write needs no tree of it.
 pub fn status_alone(row: &Row) -> bool {
     row.group.is_empty() && matches!(row.kind.as_str(), "Pod" | "Node") && row.conversion.is_none()
+}
+
+/// A pod with a container that has ended: whether it may run again is up to the spec.
+pub fn status_needs_spec(part: &Value) -> bool {
+    let status = &part["status"];
+    [
+        "containerStatuses",
+        "initContainerStatuses",
+        "ephemeralContainerStatuses",
+    ]
+    .iter()
+    .filter_map(|list| status[*list].as_array())
+    .flatten()
+    .any(|container| container["state"]["terminated"].is_object())
 }
 
 pub fn is(row: &Row, group: &str, kind: &str) -> bool {

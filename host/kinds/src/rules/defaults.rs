@@ -261,6 +261,17 @@ fn service(object: &mut Value) {
     }
     if kind == "LoadBalancer" {
         set(spec, "allocateLoadBalancerNodePorts", true);
+        if let Some(balancer) = object
+            .get_mut("status")
+            .and_then(Value::as_object_mut)
+            .and_then(|s| map_at(s, "loadBalancer"))
+        {
+            each(balancer, "ingress", |ingress| {
+                if ingress.get("ip").is_some_and(|ip| ip != "") {
+                    set(ingress, "ipMode", "VIP");
+                }
+            });
+        }
     }
 }
 
@@ -342,19 +353,6 @@ fn claim(object: &mut Value) {
         }
     }
     set_text(spec(object), "volumeMode", "Filesystem");
-    // Two names of one field.
-    for (from, to) in [
-        ("dataSource", "dataSourceRef"),
-        ("dataSourceRef", "dataSource"),
-    ] {
-        if let Some(source) = spec(object)
-            .get(from)
-            .filter(|s| s.get("namespace").is_none() && s.is_object())
-            .cloned()
-        {
-            set(spec(object), to, source);
-        }
-    }
     set_text(status(object), "phase", "Pending");
 }
 
