@@ -57,7 +57,9 @@ impl Kinds {
 
     fn insert(&mut self, row: Arc<Row>) {
         let gvr = row.gvr();
-        match self.rows.iter_mut().find(|r| r.gvr() == gvr) {
+        let known = self.by_resource.get(&gvr).map(Arc::clone);
+        let place = known.and_then(|old| self.rows.iter_mut().find(|r| Arc::ptr_eq(r, &old)));
+        match place {
             Some(old) => {
                 self.by_kind.remove(&old.gvk());
                 *old = Arc::clone(&row);

@@ -14,7 +14,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use oarlock_kinds::{Row, custom, rules};
 use oarlock_model::{ApiResult, meta, time};
-use oarlock_store::{RangeQuery, Revision, Store, WatchEnd};
+use oarlock_store::{RangeQuery, Record, Revision, Store, WatchEnd};
 use serde_json::{Value, json};
 
 use crate::codec::tree;
@@ -30,6 +30,38 @@ const FIELD_MANAGER: &str = "kube-apiserver";
 const MAX_BATCH: usize = 256;
 /// How often it is looked whether the instances of a definition that is to go are gone.
 const INSTANCES_PERIOD: Duration = Duration::from_millis(500);
+
+/// A definition as it was last seen.
+#[derive(Clone, Debug)]
+pub(crate) struct Known {
+    record: Arc<Record>,
+    /// Without its versions, which are the most of it.
+    outline: Arc<Value>,
+    fingerprint: String,
+}
+
+/// By key.
+pub(crate) type KnownDefinitions = BTreeMap<Arc<str>, Known>;
+
+impl Known {
+    fn of(record: Arc<Record>) -> ApiResult<Self> {
+        let mut outline = tree(&record.value)?;
+        let fingerprint = custom::fingerprint(&outline);
+        if let Some(Value::Object(spec)) = outline.get_mut("spec") {
+            spec.remove("versions");
+        }
+        Ok(Self {
+            record,
+            outline: Arc::new(outline),
+            fingerprint,
+        })
+    }
+
+    /// Kinds are listed in the order in which they were defined.
+    fn order(&self) -> (Revision, &str) {
+        (self.record.created, &self.record.key)
+    }
+}
 
 /// Ends the task that follows the definitions when the registry goes.
 #[derive(Debug, Default)]
@@ -69,7 +101,10 @@ async fn follow(
         };
         // Everything is looked at once: a status may not have been written before the process ended.
         let mut changed: BTreeSet<String> = match registry.upgrade().map(|r| r.definitions(&row)) {
-            Some(Ok((all, _))) => all.iter().map(|d| meta::name(d).to_owned()).collect(),
+            Some(Ok((all, _))) => all
+                .iter()
+                .map(|known| meta::name(&known.outline).to_owned())
+                .collect(),
             _ => BTreeSet::new(),
         };
         loop {
@@ -109,55 +144,56 @@ async fn follow(
 }
 
 impl Registry {
-    /// All definitions, and the revision that they are the state at.
-    fn definitions(&self, row: &Row) -> ApiResult<(Vec<Value>, Revision)> {
+    /// All definitions without their versions, and the revision that they are the state at. Only those that have changed
+    /// are parsed.
+    fn definitions(&self, row: &Row) -> ApiResult<(Vec<Known>, Revision)> {
         let query = RangeQuery {
             prefix: keys::prefix(row, ""),
             ..RangeQuery::default()
         };
         let page = self.store().range(&query).map_err(errors::list_read)?;
-        let all = page.records.iter().map(|r| tree(&r.value));
-        Ok((all.collect::<ApiResult<_>>()?, page.revision))
+        let mut known = self.known_definitions().lock();
+        let mut all = BTreeMap::new();
+        for record in page.records {
+            let key = Arc::clone(&record.key);
+            let same = known
+                .remove(&key)
+                .filter(|k| k.record.modified == record.modified);
+            let one = match same {
+                Some(one) => one,
+                None => Known::of(record)?,
+            };
+            all.insert(key, one);
+        }
+        known.clone_from(&all);
+        Ok((all.into_values().collect(), page.revision))
     }
 
     /// Makes the table of kinds anew: the rows that no definition has made, and those of the definitions. A row whose
     /// definition has not changed stays the same.
     fn renew_kinds(&self, row: &Row) -> ApiResult<Revision> {
         let (mut definitions, revision) = self.definitions(row)?;
-        let created = |d: &Value| {
-            d.pointer("/metadata/creationTimestamp")
-                .and_then(Value::as_str)
-                .unwrap_or_default()
-                .to_owned()
-        };
-        definitions.sort_by_key(|d| (created(d), meta::name(d).to_owned()));
+        definitions.sort_by(|a, b| a.order().cmp(&b.order()));
         let old = self.kinds();
-        let texts: BTreeMap<String, String> = definitions
-            .iter()
-            .map(|d| (meta::name(d).to_owned(), custom::fingerprint(d)))
-            .collect();
-        let mut rows: Vec<Arc<Row>> = old
-            .rows()
-            .iter()
-            .filter(|r| r.custom.is_none())
-            .map(Arc::clone)
-            .collect();
-        for definition in &definitions {
-            let text = texts.get(meta::name(definition)).map(String::as_str);
-            let kept: Vec<Arc<Row>> = old
-                .rows()
-                .iter()
-                .filter(|r| {
-                    r.custom
-                        .as_ref()
-                        .is_some_and(|c| Some(c.fingerprint.as_str()) == text)
-                })
-                .map(Arc::clone)
-                .collect();
-            if kept.is_empty() {
-                rows.extend(custom::rows(definition).into_iter().map(Arc::new));
-            } else {
-                rows.extend(kept);
+        let mut by_definition: BTreeMap<&str, Vec<&Arc<Row>>> = BTreeMap::new();
+        let mut rows = Vec::with_capacity(old.rows().len());
+        for row in old.rows() {
+            match &row.custom {
+                Some(custom) => by_definition
+                    .entry(&custom.fingerprint)
+                    .or_default()
+                    .push(row),
+                None => rows.push(Arc::clone(row)),
+            }
+        }
+        for known in &definitions {
+            match by_definition.get(known.fingerprint.as_str()) {
+                Some(kept) => rows.extend(kept.iter().map(|row| Arc::clone(row))),
+                None if !custom::is_served(&known.outline) => {}
+                None => {
+                    let definition = tree(&known.record.value)?;
+                    rows.extend(custom::rows(&definition).into_iter().map(Arc::new));
+                }
             }
         }
         let same = rows.len() == old.rows().len()
@@ -180,9 +216,8 @@ impl Registry {
         }
         // A name that was given up may be what another definition of the group waits for.
         if let Ok((all, _)) = self.definitions(row) {
-            let waiting = all
-                .iter()
-                .filter(|d| !custom::has_condition(d, "NamesAccepted"));
+            let waiting = all.iter().map(|known| &*known.outline);
+            let waiting = waiting.filter(|d| !custom::has_condition(d, "NamesAccepted"));
             names.extend(waiting.map(|d| meta::name(d).to_owned()));
         }
         for name in names.into_iter().filter(|name| !name.is_empty()) {
@@ -211,6 +246,7 @@ impl Registry {
             return self.finish(row, &target, &definition, now).await;
         }
         let (all, _) = self.definitions(row)?;
+        let all: Vec<Arc<Value>> = all.into_iter().map(|known| known.outline).collect();
         if let Some(status) = names::next_status(&definition, &all, &time::format_time(now)) {
             self.write_status(&target, &definition, status, now).await?;
         }

@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use crate::Admission;
 use crate::admission::policy::Authorize;
 use crate::admission::{builtin, policy};
-use crate::definitions::{self, Follower};
+use crate::definitions::{self, Follower, KnownDefinitions};
 use crate::services::ServiceAllocators;
 use crate::trees::TreeCache;
 
@@ -36,6 +36,7 @@ pub struct Registry {
     services: ServiceAllocators,
     trees: TreeCache,
     follower: Mutex<Follower>,
+    definitions: Mutex<KnownDefinitions>,
 }
 
 impl Registry {
@@ -52,6 +53,7 @@ impl Registry {
             services: ServiceAllocators::default(),
             trees: TreeCache::default(),
             follower: Mutex::default(),
+            definitions: Mutex::default(),
         };
         if let Some(row) = registry.row("", "services") {
             registry.services.rebuild(&*registry.store, &row)?;
@@ -96,6 +98,10 @@ impl Registry {
 
     pub(crate) fn follower(&self) -> &Mutex<Follower> {
         &self.follower
+    }
+
+    pub(crate) fn known_definitions(&self) -> &Mutex<KnownDefinitions> {
+        &self.definitions
     }
 
     pub(crate) fn trees(&self) -> &TreeCache {

@@ -4,6 +4,7 @@
 //! of its first names are.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use oarlock_model::meta;
 use serde_json::{Map, Value, json};
@@ -56,7 +57,7 @@ pub fn set_condition(status: &mut Value, (name, state, reason, message): Conditi
 }
 
 /// The status that a definition is to have next; `None`: it is as it should be.
-pub fn next_status(definition: &Value, all: &[Value], now: &str) -> Option<Value> {
+pub fn next_status(definition: &Value, all: &[Arc<Value>], now: &str) -> Option<Value> {
     let mut status = definition
         .get("status")
         .cloned()
@@ -118,7 +119,7 @@ pub fn next_status(definition: &Value, all: &[Value], now: &str) -> Option<Value
 }
 
 /// The names that the definition gets, and the last conflict.
-fn accepted(definition: &Value, all: &[Value]) -> (Value, Option<(&'static str, String)>) {
+fn accepted(definition: &Value, all: &[Arc<Value>]) -> (Value, Option<(&'static str, String)>) {
     let spec = &definition["spec"];
     let (asked, held) = (&spec["names"], &definition["status"]["acceptedNames"]);
     let (mut resources, mut kinds) = (BTreeSet::new(), BTreeSet::new());
@@ -206,7 +207,8 @@ mod tests {
 
     fn settled(mut definition: Value, others: &[Value]) -> Value {
         for _ in 0..5 {
-            let all: Vec<Value> = others.iter().cloned().chain([definition.clone()]).collect();
+            let all = others.iter().cloned().chain([definition.clone()]);
+            let all: Vec<Arc<Value>> = all.map(Arc::new).collect();
             match next_status(&definition, &all, "now") {
                 Some(status) => definition["status"] = status,
                 None => return definition,

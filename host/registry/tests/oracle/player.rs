@@ -52,7 +52,7 @@ pub struct Report {
 }
 
 /// How long a polled answer is waited for, whatever was recorded, and how often it is looked at.
-const MAX_POLL_SECONDS: f64 = 5.0;
+const MAX_POLL_SECONDS: f64 = 1.0;
 const POLL_PERIOD: Duration = Duration::from_millis(10);
 
 pub struct Player {

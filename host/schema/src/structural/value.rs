@@ -171,13 +171,25 @@ fn check_type(node: &Node, value: &Value, path: &str) -> Found {
         return found;
     }
     let numeric = types.contains(&"number") || types.contains(&"integer");
-    if !node.format.is_empty() && !numeric && (value.is_string() || value.is_array()) {
+    let textual = value.is_string() || value.is_array();
+    if !node.format.is_empty() && !numeric && textual {
         return found;
     }
     let fits = types.is_empty()
         || types.contains(&has)
         || (has == "number" && types.contains(&"integer") && is_whole(value))
         || (has == "integer" && types.contains(&"number"));
+    if !node.format.is_empty() && !textual && (!fits || types.is_empty()) {
+        // Where a format is asked for, upstream speaks of formats alone.
+        let shown = match has {
+            "integer" => "int64",
+            "number" => "float64",
+            _ => "",
+        };
+        let mut found = Found::default();
+        found.tell(wrong_type(path, &node.format, shown));
+        return found;
+    }
     if !fits {
         found = Found::default();
         found.tell(wrong_type(path, &types.join(","), has));
@@ -561,6 +573,11 @@ mod tests {
                 "<nil>: Invalid value: \"\": \"f\" must validate one and only one schema (oneOf). Found none valid",
                 "f.a: Required value",
             ],
+        );
+        check(
+            json!({"type": "string", "format": "date"}),
+            json!(5),
+            &["f: Invalid value: \"int64\": f in body must be of type date: \"int64\""],
         );
         check(
             json!({"type": "string", "not": {"enum": ["x"]}}),
