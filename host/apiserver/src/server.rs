@@ -19,6 +19,7 @@ use tokio_rustls::server::TlsStream;
 
 use crate::audit::AuditSink;
 use crate::auth::Access;
+use crate::expressions::ByAccess;
 use crate::guard::WriteGuard;
 use crate::handler::{self, Api, Connection};
 use crate::health::{Health, HealthCheck};
@@ -123,6 +124,8 @@ impl Server {
         let verifier = Verifier::new(&config.pki)?;
         let (stop, stopped) = watch::channel(false);
         let stopping = Arc::new(AtomicBool::new(false));
+        let by = ByAccess(config.access.clone());
+        config.registry.set_authorizer(Arc::new(by));
         let api = Api {
             newest: Newest::new(&config.registry.kinds()),
             registry: config.registry,

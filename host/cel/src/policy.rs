@@ -93,6 +93,31 @@ pub fn with_mutations(env: Env) -> Env {
         ))
 }
 
+/// A selector of devices: `device.driver == "x" && device.attributes["x"].model == "y"`.
+pub fn compile_device(text: &str) -> Result<Program, String> {
+    let by_domain = |of: Type| Type::map(Type::String, Type::map(Type::String, of));
+    let device = Type::object(
+        "kubernetes.DRADevice",
+        [
+            ("driver", Type::String),
+            ("attributes", by_domain(Type::Dyn)),
+            ("capacity", by_domain(Type::opaque("kubernetes.Quantity"))),
+            ("allowMultipleAllocations", Type::Bool),
+        ],
+    );
+    let env = Env::new().with_variable("device", device);
+    let program = compile(text, &env, Wanted::Any)?;
+    match program.result() {
+        Type::Bool | Type::Dyn => Ok(program),
+        found => {
+            let found = found.long_name();
+            Err(format!(
+                "must evaluate to bool or the unknown type, not {found}"
+            ))
+        }
+    }
+}
+
 fn texts() -> Type {
     Type::list(Type::String)
 }

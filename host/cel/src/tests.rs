@@ -479,6 +479,29 @@ mod policies {
     }
 
     #[test]
+    fn devices() {
+        let of = |text: &str| {
+            crate::policy::compile_device(text)
+                .err()
+                .unwrap_or_default()
+        };
+        assert_eq!(
+            of("device.attributes['d.example.com'].model == 'x' && device.driver == 'd'"),
+            ""
+        );
+        assert_eq!(
+            of("device.capacity['d'].memory.isGreaterThan(quantity('1Gi'))"),
+            ""
+        );
+        assert_eq!(of("device.attributes['d'].flag"), "");
+        assert_eq!(
+            of("1"),
+            "must evaluate to bool or the unknown type, not int"
+        );
+        assert!(of("device.nope").contains("undefined field 'nope'"));
+    }
+
+    #[test]
     fn variables_are_evaluated_when_asked_for() {
         let mut env = with_variables(env(false));
         let first = compile("object.n + 1", &env, Wanted::Any).unwrap();

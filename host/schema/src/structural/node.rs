@@ -57,8 +57,6 @@ pub struct Node {
     pub any_of: Vec<Node>,
     pub one_of: Vec<Node>,
     pub not: Option<Box<Node>>,
-    /// `x-kubernetes-validations` as they stand.
-    pub rules: Vec<Value>,
 }
 
 impl Node {
@@ -136,7 +134,6 @@ impl Node {
             any_of: nodes("anyOf"),
             one_of: nodes("oneOf"),
             not: child("not"),
-            rules: list("x-kubernetes-validations").to_vec(),
         }
     }
 
@@ -163,13 +160,5 @@ impl Node {
     /// The node at a path of property names.
     pub fn at(&self, path: &[&str]) -> Option<&Self> {
         path.iter().try_fold(self, |node, name| node.field(name))
-    }
-
-    /// True if this node or one below it is such.
-    pub fn any(&self, test: &dyn Fn(&Self) -> bool) -> bool {
-        test(self)
-            || self.properties.values().any(|n| n.any(test))
-            || self.items.as_deref().is_some_and(|n| n.any(test))
-            || matches!(&self.additional, Some(Additional::Of(n)) if n.any(test))
     }
 }
