@@ -6,10 +6,7 @@ use serde_json::{Value, json};
 
 use super::jsonpath::JsonPath;
 use super::{Custom, Row};
-
-/// Upstream's words about an object's name and age, which are an interface to those who read column definitions.
-const NAME: &str = "Name must be unique within a namespace. Is required when creating resources, although some resources may allow a client to request the generation of an appropriate name automatically. Name is primarily intended for creation idempotence and configuration definition. Cannot be updated. More info: https://kubernetes.io/docs/concepts/overview/working-with-objects/names#names";
-const CREATED: &str = "CreationTimestamp is a timestamp representing the server time when this object was created. It is not guaranteed to be set in happens-before order across separate operations. Clients may not set this value. It is represented in RFC3339 form and is in UTC.\n\nPopulated by the system. Read-only. Null for lists. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#metadata";
+use crate::columns::{CREATED_TEXT, NAME_TEXT};
 
 #[derive(Clone, Debug)]
 pub struct PrinterColumn {
@@ -76,7 +73,7 @@ impl PrinterColumn {
 /// The column of kinds that name none.
 pub(super) fn age() -> PrinterColumn {
     PrinterColumn {
-        description: CREATED.to_owned(),
+        description: CREATED_TEXT.to_owned(),
         ..PrinterColumn::parse(
             &json!({"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}),
         )
@@ -86,7 +83,7 @@ pub(super) fn age() -> PrinterColumn {
 impl Custom {
     /// The columns of a Table, as `columnDefinitions` lists them.
     pub fn column_definitions(&self) -> Vec<Value> {
-        let name = json!({"name": "Name", "type": "string", "format": "name", "description": NAME, "priority": 0});
+        let name = json!({"name": "Name", "type": "string", "format": "name", "description": NAME_TEXT, "priority": 0});
         std::iter::once(name)
             .chain(self.columns.iter().map(PrinterColumn::definition))
             .collect()
