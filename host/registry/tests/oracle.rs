@@ -89,7 +89,7 @@ async fn patches() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn crds() {
-    judge("crds", 280).await;
+    judge("crds", 302).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
