@@ -9,12 +9,17 @@ const MAX_LINES: usize = 800;
 /// Every edge between our crates (normal dependencies). A new one is a commit of its own, with a line in ARCHITECTURE.md.
 const EDGES: &[(&str, &[&str])] = &[
     ("oarlock-model", &[]),
+    ("oarlock-cel", &["oarlock-model"]),
     ("oarlock-schema", &["oarlock-model"]),
-    ("oarlock-kinds", &["oarlock-model", "oarlock-schema"]),
+    (
+        "oarlock-kinds",
+        &["oarlock-cel", "oarlock-model", "oarlock-schema"],
+    ),
     ("oarlock-store", &[]),
     (
         "oarlock-registry",
         &[
+            "oarlock-cel",
             "oarlock-kinds",
             "oarlock-model",
             "oarlock-schema",

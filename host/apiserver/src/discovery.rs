@@ -264,6 +264,9 @@ impl Version<'_> {
         let response_kind = |row: &Row, group: &str, version: &str, kind: &str| {
             let (group, version) = if differs(row, group, version) {
                 (group, version)
+            } else if row.custom.is_some() {
+                // Custom resources are listed by a handler of their own, which leaves nothing out.
+                (row.group.as_str(), row.version.as_str())
             } else {
                 ("", "")
             };
@@ -297,6 +300,9 @@ impl Version<'_> {
 
 fn sorted_subresources(row: &Row) -> Vec<&oarlock_kinds::Subresource> {
     let mut subs: Vec<_> = row.subresources.iter().collect();
+    if row.custom.is_some() {
+        return subs;
+    }
     subs.sort_by(|a, b| a.name.cmp(&b.name));
     subs
 }
@@ -332,6 +338,9 @@ fn merge(into: &mut Value, from: Value) {
 
 /// Says which kind is stored: the first eight bytes of a hash of its name. `events` of both groups are stored as core's.
 fn storage_version_hash(row: &Row) -> String {
+    if row.custom.is_some() {
+        return row.storage_version_hash();
+    }
     let group = if row.group == "events.k8s.io" {
         ""
     } else {

@@ -99,6 +99,8 @@ impl ItemForm {
     /// One item of a list.
     pub fn write_item(&self, out: &mut Vec<u8>, object: &Stored) {
         match self.shape {
+            // Custom resources say in a list what they are.
+            Shape::Object if self.row.custom.is_some() => object.write_json(out),
             Shape::Object => write_untyped(out, object),
             Shape::Metadata(version) | Shape::MetadataList(version) => {
                 write_metadata(out, object, version);
@@ -122,7 +124,7 @@ impl ItemForm {
                 } else {
                     object.revision.to_string()
                 };
-                write_table_head(out, version, &revision, "", None, Some(self.columns()));
+                self.write_head(out, version, &revision, "", None);
                 out.push(b'[');
                 self.write_row(out, object, version);
                 out.extend_from_slice(b"]}");
@@ -144,14 +146,7 @@ impl ItemForm {
             Shape::Metadata(_) => return Err(a_list(&self.row)),
             Shape::Table(version) => {
                 let token = &list.continue_token;
-                write_table_head(
-                    out,
-                    version,
-                    &revision,
-                    token,
-                    list.remaining,
-                    Some(self.columns()),
-                );
+                self.write_head(out, version, &revision, token, list.remaining);
                 out.extend_from_slice(self.list_start(list.items.is_empty()));
                 return Ok(());
             }
@@ -166,7 +161,21 @@ impl ItemForm {
                 "\",\"metadata\":",
             ],
         );
-        write_list_meta(out, &revision, &list.continue_token, list.remaining);
+        if self.row.custom.is_some()
+            && self.shape == Shape::Object
+            && list.continue_token.is_empty()
+        {
+            push(
+                out,
+                &[
+                    "{\"continue\":\"\",\"resourceVersion\":\"",
+                    &revision,
+                    "\"}",
+                ],
+            );
+        } else {
+            write_list_meta(out, &revision, &list.continue_token, list.remaining);
+        }
         out.extend_from_slice(b",\"items\":");
         out.extend_from_slice(self.list_start(list.items.is_empty()));
         Ok(())
@@ -177,6 +186,7 @@ impl ItemForm {
     fn null_when_empty(&self) -> bool {
         match self.shape {
             Shape::Object | Shape::Metadata(_) => false,
+            Shape::Table(_) if self.row.custom.is_some() => true,
             Shape::MetadataList(_) => true,
             Shape::Table(_) => self
                 .columns()
@@ -203,13 +213,32 @@ impl ItemForm {
         }
     }
 
+    /// A Table's head; columns of custom resources are their definition's.
+    fn write_head(
+        &self,
+        out: &mut Vec<u8>,
+        version: MetaVersion,
+        revision: &str,
+        token: &str,
+        remaining: Option<usize>,
+    ) {
+        let definitions = match (self.columns, self.row.custom_columns()) {
+            (None, Some(custom)) => custom,
+            _ => definitions(self.columns()),
+        };
+        write_table_head(out, version, revision, token, remaining, Some(&definitions));
+    }
+
     fn columns(&self) -> &Columns {
         self.columns.unwrap_or(&self.row.columns)
     }
 
     fn write_row(&self, out: &mut Vec<u8>, object: &Stored, version: MetaVersion) {
         let value = object.to_value().unwrap_or(Value::Null);
-        let cells = (self.columns().cells)(&value, self.now);
+        let cells = match (self.columns, &self.row.custom) {
+            (None, Some(custom)) => custom.cells(&value, self.now),
+            _ => (self.columns().cells)(&value, self.now),
+        };
         out.extend_from_slice(b"{\"cells\":");
         write_json(out, &cells);
         match self.include {
@@ -333,13 +362,23 @@ fn write_list_meta(out: &mut Vec<u8>, revision: &str, token: &str, remaining: Op
     out.push(b'}');
 }
 
+fn definitions(columns: &Columns) -> Vec<Value> {
+    let definition = |column: &Column| {
+        serde_json::json!({
+            "name": column.name, "type": column.ty, "format": column.format,
+            "description": column.description, "priority": column.priority,
+        })
+    };
+    columns.columns.iter().map(definition).collect()
+}
+
 fn write_table_head(
     out: &mut Vec<u8>,
     version: MetaVersion,
     revision: &str,
     token: &str,
     remaining: Option<usize>,
-    columns: Option<&Columns>,
+    columns: Option<&[Value]>,
 ) {
     push(
         out,
@@ -354,18 +393,7 @@ fn write_table_head(
     match columns {
         None => out.extend_from_slice(b"null"),
         Some(columns) => {
-            out.push(b'[');
-            for (at, column) in columns.columns.iter().enumerate() {
-                if at > 0 {
-                    out.push(b',');
-                }
-                let definition = serde_json::json!({
-                    "name": column.name, "type": column.ty, "format": column.format,
-                    "description": column.description, "priority": column.priority,
-                });
-                write_json(out, &definition);
-            }
-            out.push(b']');
+            write_json(out, &columns);
         }
     }
     out.extend_from_slice(b",\"rows\":");
@@ -432,16 +460,12 @@ impl Framer {
                 write_metadata(out, object, version);
             }
             Shape::Table(version) => {
-                let columns = (!std::mem::replace(&mut self.columns_sent, true))
-                    .then_some(self.form.columns());
-                write_table_head(
-                    out,
-                    version,
-                    &object.revision.to_string(),
-                    "",
-                    None,
-                    columns,
-                );
+                let revision = object.revision.to_string();
+                if std::mem::replace(&mut self.columns_sent, true) {
+                    write_table_head(out, version, &revision, "", None, None);
+                } else {
+                    self.form.write_head(out, version, &revision, "", None);
+                }
                 out.push(b'[');
                 self.form.write_row(out, object, version);
                 out.extend_from_slice(b"]}");

@@ -85,6 +85,18 @@ impl Failure {
         }
     }
 
+    /// Adds a text before those that are there.
+    pub fn with_first_warning(self, text: &str) -> Self {
+        let mut texts = vec![text.to_owned()];
+        match self {
+            Self::Warned(inner, rest) => {
+                texts.extend(rest);
+                Self::Warned(inner, texts)
+            }
+            other => other.with_warnings(texts),
+        }
+    }
+
     pub fn warnings(&self) -> &[String] {
         match self {
             Self::Warned(_, texts) => texts,

@@ -24,7 +24,7 @@ use crate::openapi::OpenApi;
 use crate::query::Query;
 use crate::respond::{self, Answer};
 use crate::route::{ResourcePath, Verb, decode_path, resource_path};
-use crate::served::{Served, ServedKind};
+use crate::served::{Newest, Served, ServedKind};
 use crate::tls::Peer;
 use crate::{outside, verbs};
 
@@ -39,7 +39,7 @@ const MAX_WATCHES: i64 = 65_536;
 #[derive(Debug)]
 pub(crate) struct Api {
     pub registry: Arc<Registry>,
-    pub served: Served,
+    pub newest: Newest,
     pub access: Access,
     pub health: Health,
     pub metrics: Arc<Metrics>,
@@ -61,6 +61,8 @@ pub(crate) struct Connection {
 /// One request, authorized.
 pub(crate) struct Call<'a> {
     pub api: &'a Api,
+    /// The kinds as they are when the request comes.
+    pub served: &'a Served,
     pub headers: &'a HeaderMap,
     pub method: &'a http::Method,
     pub query: &'a Query<'a>,
@@ -79,14 +81,23 @@ pub(crate) async fn serve(
     let (parts, body) = request.into_parts();
     let path = decode_path(parts.uri.path());
     let at = resource_path(&path);
+    let api = &*connection.api;
+    let served = api.newest.of(&api.registry.kinds());
     let mut trace = Trace {
         verb: Verb::Other,
         user: None,
         apply: false,
     };
     // Boxed, since the compiler cannot see through so many lifetimes that the future may move between threads.
-    let handled: BoxFuture<'_, _> =
-        Box::pin(handle(&connection, &parts, &path, at, body, &mut trace));
+    let handled: BoxFuture<'_, _> = Box::pin(handle(
+        &connection,
+        &served,
+        &parts,
+        &path,
+        at,
+        body,
+        &mut trace,
+    ));
     let answer = match handled.await {
         Ok(answer) => answer,
         Err(failure) => {
@@ -102,6 +113,7 @@ pub(crate) async fn serve(
     };
     finish(
         &connection,
+        &served,
         &path,
         at,
         &trace,
@@ -120,6 +132,7 @@ struct Trace {
 
 async fn handle(
     connection: &Connection,
+    served: &Served,
     parts: &Parts,
     path: &str,
     at: Option<ResourcePath<'_>>,
@@ -161,6 +174,7 @@ async fn handle(
     api.access.authorize(&user, &attributes)?;
     let call = Call {
         api,
+        served,
         headers: &parts.headers,
         method: &parts.method,
         query: &query,
@@ -195,6 +209,7 @@ async fn handle(
 
 fn finish(
     connection: &Connection,
+    served: &Served,
     path: &str,
     at: Option<ResourcePath<'_>>,
     trace: &Trace,
@@ -202,8 +217,7 @@ fn finish(
     took: Duration,
 ) {
     let api = &*connection.api;
-    let kind: Option<&ServedKind> =
-        at.and_then(|at| api.served.kind(at.group_version, at.resource));
+    let kind: Option<&ServedKind> = at.and_then(|at| served.kind(at.group_version, at.resource));
     let sub = at.zip(kind).and_then(|(at, kind)| {
         let name = at.first_subresource();
         kind.row.subresources.iter().position(|s| s.name == name)

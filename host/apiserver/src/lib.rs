@@ -10,6 +10,7 @@ mod body;
 mod connect;
 mod discovery;
 mod encode;
+mod expressions;
 mod failure;
 mod guard;
 mod handler;

@@ -79,7 +79,6 @@ pub(crate) async fn answer(call: &Call<'_>) -> Result<Answer, Failure> {
         }
         // Upstream's handler of a group looks at no method.
         let document = call
-            .api
             .served
             .discovery()
             .group(rest)
@@ -108,7 +107,7 @@ pub(crate) async fn answer(call: &Call<'_>) -> Result<Answer, Failure> {
 
 fn roots(call: &Call<'_>, core: bool) -> Result<Answer, Failure> {
     if let Some(form) = negotiate::aggregated_discovery(call.headers)
-        && let Some(document) = call.api.served.discovery().aggregated(core, form)
+        && let Some(document) = call.served.discovery().aggregated(core, form)
     {
         let content_type = match form {
             "v2" => "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList",
@@ -127,20 +126,22 @@ fn roots(call: &Call<'_>, core: bool) -> Result<Answer, Failure> {
         let value = api_versions(&call.api.address.to_string());
         return Ok(respond::value(200, &value, wanted.format, wanted.pretty));
     }
-    documented(call, &call.api.served.discovery().groups)
+    documented(call, &call.served.discovery().groups)
 }
 
 fn group_version(call: &Call<'_>, group_version: &str, get: bool) -> Result<Answer, Failure> {
     let group = group_version.split_once('/').map_or("", |(group, _)| group);
-    if !call.api.served.has_group(group) {
-        return Err(Failure::page_not_found());
-    }
     let document = call
-        .api
         .served
         .discovery()
         .version(group_version)
-        .ok_or_else(Failure::no_resource)?;
+        .ok_or_else(|| {
+            if call.served.has_group(group) {
+                Failure::no_resource()
+            } else {
+                Failure::page_not_found()
+            }
+        })?;
     if get {
         documented(call, document)
     } else {
@@ -169,14 +170,7 @@ fn documented(call: &Call<'_>, document: &Document) -> Result<Answer, Failure> {
 fn metrics(call: &Call<'_>) -> Answer {
     let store = call.api.registry.store();
     let mut objects: BTreeMap<String, usize> = BTreeMap::new();
-    for row in call
-        .api
-        .served
-        .kinds()
-        .rows()
-        .iter()
-        .filter(|row| row.stored)
-    {
+    for row in call.served.kinds().rows().iter().filter(|row| row.stored) {
         objects
             .entry(row.storage_prefix.clone())
             .or_insert_with(|| store.count(&format!("{}/", row.storage_prefix)));
@@ -189,7 +183,7 @@ fn metrics(call: &Call<'_>) -> Answer {
 
 fn paths(call: &Call<'_>) -> Vec<String> {
     let mut paths = vec!["/api".to_owned(), "/apis".to_owned()];
-    for gv in call.api.served.kinds().group_versions() {
+    for gv in call.served.kinds().group_versions() {
         if gv.group.is_empty() {
             paths.push(format!("/api/{}", gv.version));
         } else {

@@ -145,6 +145,16 @@ pub(crate) fn warn(answer: &mut Answer, texts: &[String]) {
     }
 }
 
+/// A warning before those that the answer has.
+pub(crate) fn warn_first(answer: &mut Answer, text: &str) {
+    let rest: Vec<HeaderValue> = answer.headers().get_all(WARNING).iter().cloned().collect();
+    answer.headers_mut().remove(WARNING);
+    warn(answer, &[text.to_owned()]);
+    for value in rest {
+        answer.headers_mut().append(WARNING, value);
+    }
+}
+
 fn prettified(text: &[u8]) -> Option<Vec<u8>> {
     let value: Value = serde_json::from_slice(text).ok()?;
     let mut pretty = serde_json::to_vec_pretty(&value).ok()?;

@@ -19,13 +19,14 @@ use tokio_rustls::server::TlsStream;
 
 use crate::audit::AuditSink;
 use crate::auth::Access;
+use crate::expressions::ByAccess;
 use crate::guard::WriteGuard;
 use crate::handler::{self, Api, Connection};
 use crate::health::{Health, HealthCheck};
 use crate::metrics::{Gauge, Metrics, MoreMetrics};
 use crate::openapi::OpenApi;
 use crate::pki::{Pki, PkiError};
-use crate::served::Served;
+use crate::served::Newest;
 use crate::tls::{ALPN_H2, Verifier};
 
 /// hyper's defaults stall client-go; these are upstream's.
@@ -123,8 +124,10 @@ impl Server {
         let verifier = Verifier::new(&config.pki)?;
         let (stop, stopped) = watch::channel(false);
         let stopping = Arc::new(AtomicBool::new(false));
+        let by = ByAccess(config.access.clone());
+        config.registry.set_authorizer(Arc::new(by));
         let api = Api {
-            served: Served::new(config.registry.kinds()),
+            newest: Newest::new(&config.registry.kinds()),
             registry: config.registry,
             access: config.access,
             health: Health::new(config.live, config.ready, Arc::clone(&stopping)),

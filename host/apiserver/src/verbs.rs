@@ -5,6 +5,7 @@ use std::sync::Arc;
 use hyper::body::Incoming;
 use oarlock_kinds::Row;
 use oarlock_model::selector::FieldRequirement;
+use oarlock_model::{ApiError, Reason};
 use oarlock_registry::{Context, Deleted, List, PatchKind, Stored, Target};
 use serde_json::{Value, json};
 
@@ -46,14 +47,17 @@ fn resolve<'a>(
     at: ResourcePath<'_>,
     verb: Verb,
 ) -> Result<&'a Arc<Row>, Failure> {
-    let Some(kind) = call.api.served.kind(at.group_version, at.resource) else {
-        return Err(if call.api.served.has_group(at.group) {
+    let Some(kind) = call.served.kind(at.group_version, at.resource) else {
+        return Err(if call.served.has_group(at.group) {
             Failure::no_resource()
         } else {
             Failure::page_not_found()
         });
     };
     let row = &kind.row;
+    if row.custom.is_some() {
+        return resolve_custom(call, row, at, verb);
+    }
     let is_namespace = row.group.is_empty() && row.resource == "namespaces";
     if row.namespaced && at.namespace.is_empty() {
         if !at.name.is_empty() {
@@ -98,6 +102,41 @@ fn resolve<'a>(
     };
     if misplaced || !row.has_verb(verb.as_str()) {
         return Err(Failure::method_not_allowed());
+    }
+    Ok(row)
+}
+
+/// Upstream serves custom resources by a handler of its own, which refuses in words of its own.
+fn resolve_custom<'a>(
+    call: &Call<'_>,
+    row: &'a Arc<Row>,
+    at: ResourcePath<'_>,
+    verb: Verb,
+) -> Result<&'a Arc<Row>, Failure> {
+    let across = matches!(verb, Verb::List | Verb::Watch);
+    if row.namespaced == at.namespace.is_empty() && !(row.namespaced && across) {
+        return Err(Failure::page_not_found());
+    }
+    let found = row.subresource(at.subresource);
+    if !at.subresource.is_empty() && found.is_none() {
+        return Err(ApiError::not_found(&row.group, &row.resource, at.name).into());
+    }
+    let verbs = match found {
+        Some(sub) => &sub.verbs,
+        None => &row.verbs,
+    };
+    // A definition that is on its way out serves what discovery does not show any more.
+    let hidden = found.is_none() && matches!(verb, Verb::Create | Verb::Update | Verb::Patch);
+    if *call.method == http::Method::HEAD || !(hidden || verbs.iter().any(|v| v == verb.as_str())) {
+        let text = format!(
+            "{} is not supported on resources of kind {:?}",
+            verb.as_str(),
+            row.qualified_resource()
+        );
+        let mut error = ApiError::new(Reason::MethodNotAllowed, text);
+        row.group.clone_into(&mut error.group);
+        row.resource.clone_into(&mut error.kind);
+        return Err(error.into());
     }
     Ok(row)
 }
@@ -190,14 +229,27 @@ pub(crate) async fn answer(
     verb: Verb,
     body: Incoming,
 ) -> Result<Answer, Failure> {
-    let mut answer = carry_out(call, at, verb, body).await?;
+    let result = carry_out(call, at, verb, body).await;
+    let custom = call
+        .served
+        .kind(at.group_version, at.resource)
+        .and_then(|kind| kind.row.custom.as_ref());
     let deprecated = |(version, resource, _): &&(&str, &str, &str)| {
         at.resource == *resource && at.group_version == *version
     };
-    if let Some((_, _, text)) = DEPRECATED.iter().find(deprecated) {
-        respond::warn(&mut answer, &[(*text).to_owned()]);
+    let built_in = DEPRECATED.iter().find(deprecated).map(|(_, _, text)| *text);
+    let Some(text) = custom.and_then(|c| c.deprecation.as_deref()).or(built_in) else {
+        return result;
+    };
+    match result {
+        Ok(mut answer) => {
+            respond::warn_first(&mut answer, text);
+            Ok(answer)
+        }
+        // What is not routed warns of nothing.
+        Err(failure) if failure.code() == 405 => Err(failure),
+        Err(failure) => Err(failure.with_first_warning(text)),
     }
-    Ok(answer)
 }
 
 async fn carry_out(

@@ -120,6 +120,7 @@ fn row(line: &str) -> Row {
         },
         columns: columns::columns(group, kind),
         hooks: rules::hooks(group, kind),
+        custom: None,
     }
 }
 

@@ -38,22 +38,23 @@ const fn wide(name: &'static str, ty: &'static str, description: &'static str) -
     }
 }
 
+/// Upstream's words about an object's name and time, which are an interface to those who read column definitions.
+pub(crate) const NAME_TEXT: &str = "Name must be unique within a namespace. Is required when creating resources, although some resources may allow a client to request the generation of an appropriate name automatically. Name is primarily intended for creation idempotence and configuration definition. Cannot be updated. More info: https://kubernetes.io/docs/concepts/overview/working-with-objects/names#names";
+pub(crate) const CREATED_TEXT: &str = "CreationTimestamp is a timestamp representing the server time when this object was created. It is not guaranteed to be set in happens-before order across separate operations. Clients may not set this value. It is represented in RFC3339 form and is in UTC.\n\nPopulated by the system. Read-only. Null for lists. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#metadata";
+
 const NAME: Column = Column {
     name: "Name",
     ty: "string",
     format: "name",
-    description: "The object's name, unique among those of its kind in its namespace.",
+    description: NAME_TEXT,
     priority: 0,
 };
-const AGE: Column = col("Age", "string", "Time since the object was created.");
+const AGE: Column = col("Age", "string", CREATED_TEXT);
 
 /// Name and Created At, as Kubernetes prints kinds that it knows nothing of.
 pub fn default_columns() -> Columns {
     Columns {
-        columns: vec![
-            NAME,
-            col("Created At", "date", "When the object was created."),
-        ],
+        columns: vec![NAME, col("Created At", "date", CREATED_TEXT)],
         cells: |object, _now| {
             vec![
                 json!(text(object, "/metadata/name")),

@@ -2,6 +2,7 @@
 
 mod builtin;
 pub mod columns;
+pub mod custom;
 mod events;
 mod facts;
 pub mod openapi;
@@ -12,4 +13,5 @@ pub mod rules;
 mod table;
 
 pub use row::{Column, Columns, Conversion, Hooks, Propagation, Row, Subresource, ValidateFn};
+pub use rules::{ephemeral_update, resize_update, service_addresses};
 pub use table::{Kinds, schema_of_kind};

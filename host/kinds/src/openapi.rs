@@ -1,6 +1,7 @@
 //! OpenAPI of the table: v3 documents by group and version, and the one v2 document. Made when asked for, kept by the
 //! caller; descriptions are unpacked for the time of the making only.
 
+mod custom;
 mod descriptions;
 mod paths;
 mod schemas;
@@ -12,6 +13,7 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::{Kinds, Row};
+pub use custom::definition_name;
 use descriptions::Descriptions;
 use schemas::Schemas;
 
@@ -71,7 +73,9 @@ pub fn v3_hash(kinds: &Kinds, group: &str, version: &str) -> String {
             "{} {} {:?} {:?}\n",
             row.resource, row.kind, row.verbs, row.subresources
         ));
-        if crate::facts::facts()
+        if let Some(custom) = &row.custom {
+            hash.update(custom.document.to_string());
+        } else if crate::facts::facts()
             .definition(&row.schema.definition)
             .is_none()
         {
@@ -99,6 +103,8 @@ pub fn v3_document(kinds: &Kinds, group: &str, version: &str) -> Option<Value> {
         return None;
     }
     let mut schemas = Schemas::new(Dialect::V3, Descriptions::load());
+    rows.iter()
+        .for_each(|row| custom::add(&mut schemas, Dialect::V3, row));
     let paths = paths::of_rows(Dialect::V3, &rows, &mut schemas);
     Some(json!({
         "openapi": "3.0.0",
@@ -114,6 +120,8 @@ pub fn v2_document(kinds: &Kinds) -> Value {
     let mut paths: BTreeMap<String, Value> = BTreeMap::new();
     for GroupVersion { group, version } in kinds.group_versions() {
         let rows: Vec<&Row> = rows(kinds, &group, &version).collect();
+        rows.iter()
+            .for_each(|row| custom::add(&mut schemas, Dialect::V2, row));
         paths.extend(paths::of_rows(Dialect::V2, &rows, &mut schemas));
     }
     json!({

@@ -76,6 +76,7 @@ fn row(
         default_propagation: Propagation::Background,
         columns: rules::columns(kind),
         hooks: rules::hooks(kind),
+        custom: None,
     }
 }
 

@@ -1,6 +1,7 @@
 //! One kind: everything that the generic rooms need to serve it. Plain data and function pointers.
 
 use std::fmt;
+use std::sync::Arc;
 
 use base64::Engine as _;
 use jiff::Timestamp;
@@ -8,6 +9,8 @@ use oarlock_model::{Cause, GroupVersion, Gvk, Gvr};
 use oarlock_schema::SchemaRef;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
+
+use crate::custom::Custom;
 
 /// A rule's warning or printed cell may need the time; rules never read a clock.
 pub type ValidateFn = fn(new: &Value, old: Option<&Value>) -> Vec<Cause>;
@@ -22,6 +25,8 @@ pub struct Hooks {
     /// Before an update: keeps or drops fields by the old object.
     pub prepare_update: fn(new: &mut Value, old: &Value),
     pub validate: ValidateFn,
+    /// After validation: what upstream fills in when it reads the object back.
+    pub settle: fn(&mut Value),
     /// Texts for `Warning` headers on a create or an update.
     pub warn: fn(new: &Value, old: Option<&Value>) -> Vec<String>,
     /// What `metadata.generation` counts, if not "everything but metadata and status": true if the two differ in it.
@@ -37,6 +42,7 @@ impl Default for Hooks {
             prepare_create: |_| {},
             prepare_update: |_, _| {},
             validate: |_, _| Vec::new(),
+            settle: |_| {},
             warn: |_, _| Vec::new(),
             generation_changed: None,
             grace_seconds: |_| None,
@@ -151,6 +157,8 @@ pub struct Row {
     pub default_propagation: Propagation,
     pub columns: Columns,
     pub hooks: Hooks,
+    /// Of a row that a CustomResourceDefinition has made.
+    pub custom: Option<Arc<Custom>>,
 }
 
 impl Row {

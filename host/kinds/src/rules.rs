@@ -10,7 +10,13 @@ mod check;
 mod config;
 mod container;
 mod cron;
+pub(crate) mod custom_meta;
 mod defaults;
+pub mod definition;
+mod env;
+mod face;
+mod job_status;
+mod limits;
 mod metadata;
 mod names;
 mod network;
@@ -19,13 +25,23 @@ mod path;
 mod pod;
 mod pod_defaults;
 mod pod_spec;
+mod pod_status;
 mod prepare;
+mod probe;
+mod projected;
 mod quantity;
+mod resources;
 mod scale;
+mod security;
 mod service;
 mod storage;
 mod volume;
+mod warnings;
+mod windows;
 mod workload;
+
+pub use pod::{ephemeral_update, resize_update};
+pub use service::service_addresses;
 
 use crate::Hooks;
 
@@ -39,7 +55,8 @@ pub fn hooks(group: &str, kind: &str) -> Hooks {
         prepare_create: prepare::create_of(group, kind),
         prepare_update: prepare::update_of(group, kind),
         validate: check::of(group, kind),
-        warn: check::warnings_of(group, kind),
+        settle: prepare::settle_of(group, kind),
+        warn: warnings::of(group, kind),
         grace_seconds: match (group, kind) {
             ("", "Pod") => |pod| {
                 let stated = pod.pointer("/spec/terminationGracePeriodSeconds");

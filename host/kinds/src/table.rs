@@ -25,6 +25,15 @@ impl Kinds {
         kinds
     }
 
+    /// A table of rows that other tables may have too.
+    pub fn from_shared(rows: impl IntoIterator<Item = Arc<Row>>) -> Self {
+        let mut kinds = Self::default();
+        for row in rows {
+            kinds.insert(row);
+        }
+        kinds
+    }
+
     /// Every built-in kind, and the kinds of oarlock.dev.
     pub fn builtin() -> Self {
         Self::from_rows(crate::builtin::rows().into_iter().chain(crate::own::rows()))
@@ -48,7 +57,9 @@ impl Kinds {
 
     fn insert(&mut self, row: Arc<Row>) {
         let gvr = row.gvr();
-        match self.rows.iter_mut().find(|r| r.gvr() == gvr) {
+        let known = self.by_resource.get(&gvr).map(Arc::clone);
+        let place = known.and_then(|old| self.rows.iter_mut().find(|r| Arc::ptr_eq(r, &old)));
+        match place {
             Some(old) => {
                 self.by_kind.remove(&old.gvk());
                 *old = Arc::clone(&row);

@@ -215,6 +215,8 @@ pub struct ApiError {
     pub retry_after_seconds: Option<u32>,
     /// In `metadata.continue`: how to go on with a list whose snapshot is gone (410). Empty: nothing.
     pub continue_token: String,
+    /// `code`, where it is not the reason's own.
+    pub status_code: Option<u16>,
 }
 
 impl ApiError {
@@ -229,6 +231,7 @@ impl ApiError {
             causes: Vec::new(),
             retry_after_seconds: None,
             continue_token: String::new(),
+            status_code: None,
         }
     }
 
@@ -333,7 +336,7 @@ impl ApiError {
     }
 
     pub fn code(&self) -> u16 {
-        self.reason.code()
+        self.status_code.unwrap_or_else(|| self.reason.code())
     }
 
     /// The `Status` object of this error.

@@ -269,8 +269,8 @@ fn discover(registry: &Arc<Registry>) -> Discover {
     let registry = Arc::clone(registry);
     Arc::new(move || {
         let can = |row: &Row, verb: &str| row.verbs.iter().any(|v| v == verb);
-        let rows = registry
-            .kinds()
+        let kinds = registry.kinds();
+        let rows = kinds
             .rows()
             .iter()
             .filter(|row| row.stored && can(row, "list"));

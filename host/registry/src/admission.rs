@@ -1,6 +1,8 @@
 //! The admission seam: what may change or refuse a write between decoding and storing.
 
 pub mod builtin;
+pub(crate) mod matching;
+pub mod policy;
 
 use async_trait::async_trait;
 use oarlock_model::ApiResult;

@@ -145,19 +145,17 @@ pub fn tree(value: &Bytes) -> ApiResult<Value> {
 /// A stored value as this kind shows it, as a tree without resourceVersion.
 pub fn load(row: &Row, value: &Bytes) -> ApiResult<Value> {
     let mut object = tree(value)?;
-    if let Some(conversion) = &row.conversion {
-        (conversion.from_stored)(&mut object);
-    }
+    row.show(&mut object);
     Ok(object)
 }
 
 /// An object of this kind as it is stored.
 pub fn save(row: &Row, object: &Value) -> ApiResult<Bytes> {
-    let Some(conversion) = &row.conversion else {
+    if !row.converts() {
         return encode(object);
-    };
+    }
     let mut object = object.clone();
-    (conversion.to_stored)(&mut object);
+    row.store(&mut object);
     encode(&object)
 }
 
@@ -189,7 +187,7 @@ pub fn save_status_part(value: &Bytes, part: &Value) -> ApiResult<Bytes> {
 
 /// A stored value as an object that this kind shows; only a kind that is stored as another one pays for a parse.
 pub fn shown(row: &Row, value: &Bytes, revision: Revision) -> ApiResult<Stored> {
-    if row.conversion.is_none() {
+    if !row.converts() {
         return Ok(stored(value, revision));
     }
     stored_value(&load(row, value)?, revision)
@@ -197,11 +195,11 @@ pub fn shown(row: &Row, value: &Bytes, revision: Revision) -> ApiResult<Stored> 
 
 /// The same for what [`stored`] made of a stored value.
 pub fn shown_stored(row: &Row, object: &Stored) -> ApiResult<Stored> {
-    let Some(conversion) = &row.conversion else {
+    if !row.converts() {
         return Ok(object.clone());
-    };
+    }
     let mut value = serde_json::from_slice(&object.json).map_err(ApiError::internal)?;
-    (conversion.from_stored)(&mut value);
+    row.show(&mut value);
     stored_value(&value, object.revision)
 }
 

@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use oarlock_kinds::Row;
-use oarlock_model::{ApiError, ApiResult, Cause, meta};
-use oarlock_schema::{DecodeError, Decoded, decode, decode_value};
+use oarlock_model::{ApiError, ApiResult, Cause, Reason, meta};
+use oarlock_schema::{DecodeError, Decoded, decode, decode_untyped, decode_value};
 use serde_json::Value;
 
 use crate::{Body, Context, FieldValidation};
@@ -13,6 +13,9 @@ const SUMMARY_BYTES: usize = 30;
 
 /// A body of a create or an update, as a tree that fits the schema. Sets apiVersion and kind if they are absent.
 pub fn body(ctx: &Context, row: &Row, body: &Body) -> ApiResult<Value> {
+    if row.custom.is_some() {
+        return custom_body(ctx, row, body);
+    }
     let decoded = match body {
         Body::Json(json) => {
             check_type_of_text(row, json)?;
@@ -31,6 +34,15 @@ pub fn body(ctx: &Context, row: &Row, body: &Body) -> ApiResult<Value> {
 
 /// The result of a patch.
 pub fn patched(ctx: &Context, row: &Row, value: &Value) -> ApiResult<Value> {
+    if row.custom.is_some() {
+        return fitted(ctx, row, value.clone()).map_err(|error| match error.reason {
+            Reason::BadRequest => {
+                let why = error.message.split_once(": ").map_or("", |(_, why)| why);
+                patch_error(value, why)
+            }
+            _ => error,
+        });
+    }
     if let Value::Object(map) = value
         && (map.get("kind").is_some_and(|k| k != row.kind.as_str())
             || map
@@ -55,17 +67,86 @@ pub fn patched(ctx: &Context, row: &Row, value: &Value) -> ApiResult<Value> {
     }
     let decoded =
         decode_value(&row.schema, value).map_err(|e| patch_error(value, &e.to_string()))?;
-    let forget = value
-        .pointer("/metadata/managedFields")
-        .and_then(Value::as_array)
-        .is_some_and(Vec::is_empty);
+    let forget = forgets(value);
     let mut value = strictly(ctx, decoded, |text| patch_error(value, text))?;
     if forget {
-        // An empty list says: start over. Decoding drops empty lists.
         meta::metadata_mut(&mut value).insert("managedFields".to_owned(), Value::Array(Vec::new()));
     }
     meta::set_type(&mut value, row.api_version(), row.kind.as_str());
     Ok(value)
+}
+
+/// A body of a custom resource. Its kind is checked with the rest of it, later.
+fn custom_body(ctx: &Context, row: &Row, body: &Body) -> ApiResult<Value> {
+    let (mut decoded, text) = match body {
+        Body::Json(json) => {
+            let decoded = decode_untyped(json).map_err(|e| text_error(row, json, &e))?;
+            (decoded, json.clone())
+        }
+        Body::Value(value) => {
+            let decoded = Decoded {
+                value: value.clone(),
+                strict: Vec::new(),
+            };
+            (decoded, Bytes::from(value.to_string()))
+        }
+    };
+    if meta::kind(&decoded.value).is_empty() {
+        return Err(ApiError::bad_request(format!(
+            "the object provided is unrecognized (must be of type {}): Object 'Kind' is missing in '{}' ({})",
+            row.kind,
+            String::from_utf8_lossy(&text),
+            summary(&text)
+        )));
+    }
+    let mut value = decoded.value.take();
+    let kind = meta::kind(&value).to_owned();
+    fit(row, &mut value, &mut decoded.strict)?;
+    decoded.value = value;
+    let value = strictly(ctx, decoded, |text| cannot_be_handled(row, &kind, text))?;
+    let (found, expected) = (meta::api_version(&value), row.api_version());
+    if found != expected {
+        return Err(ApiError::bad_request(format!(
+            "the API version in the data ({found}) does not match the expected API version ({expected})"
+        )));
+    }
+    Ok(value)
+}
+
+/// Fits an object to the schema of its definition; unknown fields are added to what a strict decoder would refuse.
+fn fit(row: &Row, value: &mut Value, strict: &mut Vec<String>) -> ApiResult<()> {
+    let Some(custom) = &row.custom else {
+        return Ok(());
+    };
+    let kind = meta::kind(value).to_owned();
+    let unknown = custom
+        .fit(value)
+        .map_err(|why| cannot_be_handled(row, &kind, &why))?;
+    strict.extend(unknown.iter().map(|path| format!("unknown field {path:?}")));
+    Ok(())
+}
+
+/// A custom resource that a patch or an apply has made.
+pub fn fitted(ctx: &Context, row: &Row, mut value: Value) -> ApiResult<Value> {
+    let mut strict = Vec::new();
+    let forget = forgets(&value);
+    fit(row, &mut value, &mut strict)?;
+    let kind = meta::kind(&value).to_owned();
+    let mut value = strictly(ctx, Decoded { value, strict }, |text| {
+        cannot_be_handled(row, &kind, text)
+    })?;
+    if forget {
+        meta::metadata_mut(&mut value).insert("managedFields".to_owned(), Value::Array(Vec::new()));
+    }
+    Ok(value)
+}
+
+/// An empty list of managed fields says: start over. Decoding drops empty lists.
+fn forgets(value: &Value) -> bool {
+    value
+        .pointer("/metadata/managedFields")
+        .and_then(Value::as_array)
+        .is_some_and(Vec::is_empty)
 }
 
 /// An applied configuration must say what it is.
@@ -144,7 +225,12 @@ fn check_type(row: &Row, api_version: &str, kind: &str) -> ApiResult<()> {
         } else {
             api_version
         };
-        let scheme = "pkg/api/legacyscheme/scheme.go:30";
+        let scheme = match row.group.as_str() {
+            "apiextensions.k8s.io" => {
+                "k8s.io/apiextensions-apiserver/pkg/apiserver/apiserver.go:55"
+            }
+            _ => "pkg/api/legacyscheme/scheme.go:30",
+        };
         return Err(cannot_be_handled(
             row,
             kind,

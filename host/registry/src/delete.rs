@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use crate::admission::{AdmissionRequest, Operation};
 use crate::codec::{load, save, shown};
 use crate::{Context, DeleteOptions, Deleted, List, ListOptions, Registry, Target};
-use crate::{errors, keys, metadata, strategy};
+use crate::{definitions, errors, keys, metadata, strategy};
 
 const ORPHAN: &str = "orphan";
 const FOREGROUND: &str = "foregroundDeletion";
@@ -98,6 +98,14 @@ impl Registry {
             warn_of_orphans(ctx, row, options);
             let verdict = if strategy::is(row, "", "Namespace") {
                 judge_namespace(ctx, row, &mut object, options)
+            } else if strategy::is(row, definitions::GROUP, definitions::KIND)
+                && !meta::is_terminating(&object)
+            {
+                definitions::mark(&mut object, &time::format_time(ctx.now));
+                Verdict::Mark {
+                    object: Box::new(object),
+                    remove: false,
+                }
             } else {
                 judge(ctx, row, &mut object, options)
             };

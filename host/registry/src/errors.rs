@@ -1,8 +1,9 @@
 //! One place where what the store says becomes what a caller is told.
 
 use oarlock_kinds::Row;
-use oarlock_model::{ApiError, Cause, Reason};
+use oarlock_model::{ApiError, Cause, Reason, meta};
 use oarlock_store::{ReadError, Revision, TxnError, WatchEnd};
+use serde_json::Value;
 
 use crate::Target;
 
@@ -20,7 +21,7 @@ pub fn conflict(row: &Row, name: &str, why: &str) -> ApiError {
 
 /// The conflict of a uid in a body or binding that is not the stored one.
 pub fn uid_mismatch(row: &Row, namespace: &str, name: &str, wanted: &str, found: &str) -> ApiError {
-    let mut path = row.resource.clone();
+    let mut path = storage_path(row);
     if row.namespaced {
         path = format!("{path}/{namespace}");
     }
@@ -31,8 +32,41 @@ pub fn uid_mismatch(row: &Row, namespace: &str, name: &str, wanted: &str, found:
     conflict(row, name, &why)
 }
 
+/// Where upstream keeps a resource, below `/registry/`: error texts name it.
+fn storage_path(row: &Row) -> String {
+    match (row.group.as_str(), row.resource.as_str()) {
+        ("", "services") => "services/specs".to_owned(),
+        ("", "endpoints") => "services/endpoints".to_owned(),
+        ("", "nodes") => "minions".to_owned(),
+        ("", "replicationcontrollers") => "controllers".to_owned(),
+        ("networking.k8s.io", "ingresses") => "ingress".to_owned(),
+        ("apiextensions.k8s.io" | "apiregistration.k8s.io", resource) => {
+            format!("{}/{resource}", row.group)
+        }
+        (_, resource) => resource.to_owned(),
+    }
+}
+
+/// The kind is told as it is stored: an Event of either group is an `Event`.
 pub fn invalid(row: &Row, name: &str, causes: Vec<Cause>) -> ApiError {
-    ApiError::invalid(&row.group, &row.kind, name, causes)
+    ApiError::invalid(
+        &row.storage_kind.group,
+        &row.storage_kind.kind,
+        name,
+        causes,
+    )
+}
+
+/// The same, of the kind that the object says it is.
+pub fn invalid_object(row: &Row, object: &Value, causes: Vec<Cause>) -> ApiError {
+    if row.custom.is_none() {
+        return invalid(row, meta::name(object), causes);
+    }
+    let kind = match meta::kind(object) {
+        "" => row.kind.as_str(),
+        kind => kind,
+    };
+    ApiError::invalid(&row.group, kind, meta::name(object), causes)
 }
 
 /// A failed transaction; `Conflict` must have been dealt with before.

@@ -11,6 +11,7 @@ use crate::{Context, Target};
 const UNKNOWN_MANAGER: &str = "unknown";
 const STATUS: &[FieldPath] = &[&["status"]];
 const SPEC: &[FieldPath] = &[&["spec"]];
+const CUSTOM_STATUS: &[FieldPath] = &[&["metadata"], &["spec"]];
 const POD_STATUS: &[FieldPath] = &[
     &["spec"],
     &["metadata", "deletionTimestamp"],
@@ -22,6 +23,7 @@ fn reset(target: &Target) -> &'static [FieldPath] {
     match target.subresource.as_str() {
         "" if target.row.status_subresource => STATUS,
         "status" if target.row.kind == "Pod" => POD_STATUS,
+        "status" if target.row.custom.is_some() => CUSTOM_STATUS,
         "status" => SPEC,
         _ => &[],
     }
@@ -45,6 +47,7 @@ fn with_writer<T>(
         subresource,
         now: &now,
         reset: reset(target),
+        one_schema: target.row.custom.is_some(),
     })
 }
 
@@ -76,11 +79,12 @@ pub fn applied(
     })
 }
 
-/// A new `spec.replicas`, written through `scale`.
+/// A new number of replicas (at `path`), written through `scale`.
 pub fn scaled(
     ctx: &Context,
     target: &Target,
     parent: &mut Value,
+    path: &[&str],
     changed: bool,
     applied: Option<bool>,
 ) -> ApiResult<()> {
@@ -89,14 +93,7 @@ pub fn scaled(
         None => (Operation::Update, false),
     };
     with_writer(ctx, target, "scale", |writer| {
-        apply::track_field(
-            parent,
-            &["spec", "replicas"],
-            changed,
-            writer,
-            operation,
-            force,
-        )
+        apply::track_field(parent, path, changed, writer, operation, force)
     })
     .map_err(Into::into)
 }

@@ -89,10 +89,9 @@ pub fn begin(ctx: &Context, row: &Row, object: &mut Value) {
         "creationTimestamp".to_owned(),
         Value::String(time::format_time(ctx.now)),
     );
+    // Kinds that do not count it keep what the caller says.
     if row.generation {
         metadata.insert("generation".to_owned(), json!(1));
-    } else {
-        metadata.remove("generation");
     }
 }
 
@@ -126,9 +125,10 @@ pub fn count_generation(row: &Row, object: &mut Value, old: &Value) {
     if !row.generation {
         return;
     }
-    let changed = match row.hooks.generation_changed {
-        Some(changed) => changed(object, old),
-        None => strategy::generation_changed(row, object, old),
+    let changed = match (&row.custom, row.hooks.generation_changed) {
+        (Some(custom), _) => custom.generation_changed(object, old),
+        (None, Some(changed)) => changed(object, old),
+        (None, None) => strategy::generation_changed(row, object, old),
     };
     if changed {
         bump_generation(object);

@@ -14,6 +14,8 @@ use crate::{Context, PatchKind, Registry, Target, Written};
 use crate::{decode, keys, managed, metadata, sub};
 
 const MANAGED_FIELDS: &str = "managedFields";
+/// Custom resources say nothing of how their lists are merged in a strategic patch.
+const NO_STRATEGIC: &str = "the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml";
 
 impl Registry {
     /// `patch`: JSON text (YAML was turned into JSON by the caller).
@@ -36,6 +38,9 @@ impl Registry {
         kind: &PatchKind,
         patch: &Value,
     ) -> ApiResult<Written> {
+        if *kind == PatchKind::Strategic && target.row.custom.is_some() {
+            return Err(ApiError::new(Reason::UnsupportedMediaType, NO_STRATEGIC));
+        }
         if target.subresource == "scale" {
             return sub::scale::patch(self, ctx, target, kind, patch).await;
         }
@@ -81,6 +86,14 @@ fn propose(
 ) -> ApiResult<Proposal> {
     if let PatchKind::Apply { force } = kind {
         let merged = managed::applied(ctx, target, old, patch, *force)?;
+        if target.row.custom.is_some() {
+            let object = decode::fitted(ctx, &target.row, merged)?;
+            return Ok(Proposal {
+                object,
+                applied: true,
+                whole: false,
+            });
+        }
         // Into canonical form (quantities, times); what does not fit the schema was refused by the merge.
         let merged = match decode_value(&target.row.schema, &merged) {
             Ok(decoded) => decoded.value,
@@ -93,6 +106,7 @@ fn propose(
         });
     }
     if let Some(old) = old
+        && target.row.custom.is_none()
         && let Some(touched) = touched_fields(kind, patch)
     {
         return propose_part(ctx, target, old, kind, patch, &touched);

@@ -1,7 +1,7 @@
 //! The generic half of preparing and checking a write: defaults, what a subresource may change, status, generation.
 //! What a kind does beyond that is in its row's hooks, called here and nowhere else.
 
-use oarlock_kinds::Row;
+use oarlock_kinds::{Row, ephemeral_update, resize_update};
 use oarlock_model::{Cause, meta, time};
 use oarlock_schema::{apply_defaults, canonicalize};
 use serde_json::Value;
@@ -9,6 +9,9 @@ use serde_json::Value;
 use crate::{Context, Target, metadata, strategy};
 
 pub fn default(row: &Row, object: &mut Value) {
+    if let Some(custom) = &row.custom {
+        return custom.fill_defaults(object);
+    }
     apply_defaults(&row.schema, object);
     (row.hooks.default)(object);
 }
@@ -17,11 +20,21 @@ pub fn default(row: &Row, object: &mut Value) {
 pub fn restrict_to_subresource(target: &Target, object: &mut Value, old: &Value) {
     match target.subresource.as_str() {
         "" => {}
+        "status" if target.row.custom.is_some() => {
+            let status = object.get("status").cloned();
+            let fields = object.pointer("/metadata/managedFields").cloned();
+            *object = old.clone();
+            put(object, &["status"], status);
+            put(object, &["metadata", "managedFields"], fields);
+        }
         "status" => {
             restore(object, old, &["metadata", "status"]);
             // Owners and finalizers are not the status's affair.
             copy(object, old, &["metadata", "ownerReferences"]);
             copy(object, old, &["metadata", "finalizers"]);
+            if strategy::status_keeps_labels(&target.row) {
+                copy(object, old, &["metadata", "labels"]);
+            }
         }
         "finalize" => part(object, old, &["spec", "finalizers"]),
         "ephemeralcontainers" => part(object, old, &["spec", "ephemeralContainers"]),
@@ -136,6 +149,27 @@ fn stamp(ctx: &Context, row: &Row, object: &mut Value) {
     }
 }
 
+/// Rules read no clock: since when a volume is in its phase is written here, unless the caller says it.
+pub fn stamp_update(ctx: &Context, row: &Row, object: &mut Value, old: &Value) {
+    if !strategy::is(row, "", "PersistentVolume") {
+        return;
+    }
+    const SINCE: &str = "lastPhaseTransitionTime";
+    let before = &old["status"];
+    let same_phase = object["status"]["phase"] == before["phase"];
+    let stated = object["status"][SINCE].clone();
+    let since = match (same_phase, stated.is_null()) {
+        (true, true) => before[SINCE].clone(),
+        (false, _) if stated.is_null() || stated == before[SINCE] => {
+            Value::String(time::format_time(ctx.now))
+        }
+        _ => return,
+    };
+    if !since.is_null() {
+        meta::child_map_mut(meta::as_map_mut(object), "status").insert(SINCE.to_owned(), since);
+    }
+}
+
 pub fn update(target: &Target, object: &mut Value, old: &Value) {
     let row = &target.row;
     metadata::keep(object, old);
@@ -156,12 +190,14 @@ pub fn update(target: &Target, object: &mut Value, old: &Value) {
 }
 
 pub fn validate(target: &Target, object: &Value, old: Option<&Value>) -> Vec<Cause> {
-    // What only this subresource may change is not held against the object's own update rules.
-    let free = matches!(
-        target.subresource.as_str(),
-        "ephemeralcontainers" | "resize"
-    );
-    let theirs = (target.row.hooks.validate)(object, if free { None } else { old });
+    if let Some(custom) = &target.row.custom {
+        return custom.validate(object, old, &target.subresource);
+    }
+    let theirs = match (target.subresource.as_str(), old) {
+        ("ephemeralcontainers", Some(old)) => ephemeral_update(object, old),
+        ("resize", Some(old)) => resize_update(object, old),
+        _ => (target.row.hooks.validate)(object, old),
+    };
     if !target.row.stored {
         return theirs;
     }

@@ -159,7 +159,7 @@ impl Registry {
         options: &ListOptions,
     ) -> ApiResult<List> {
         let mut list = self.list_stored(target, options).await?;
-        if target.row.conversion.is_some() {
+        if target.row.converts() {
             for item in &mut list.items {
                 *item = shown_stored(&target.row, item)?;
             }

@@ -1,14 +1,18 @@
 //! `Registry`: what all verbs share. The verbs themselves: `read`, `watch`, `write`, `delete`, `sub`, `batch`.
 //! Every verb is one function for all kinds; a kind differs by its row alone.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
+use arc_swap::ArcSwap;
 use oarlock_kinds::{Kinds, Row};
 use oarlock_model::ApiResult;
 use oarlock_store::Store;
+use parking_lot::Mutex;
 
 use crate::Admission;
-use crate::admission::builtin;
+use crate::admission::policy::Authorize;
+use crate::admission::{builtin, policy};
+use crate::definitions::{self, Follower, KnownDefinitions};
 use crate::services::ServiceAllocators;
 use crate::trees::TreeCache;
 
@@ -24,37 +28,64 @@ pub struct Config {
 #[derive(Debug)]
 pub struct Registry {
     store: Arc<dyn Store>,
-    kinds: Arc<Kinds>,
+    /// The table in force. Replaced as a whole by `custom`; who needs it for longer than a look-up takes a snapshot once.
+    kinds: ArcSwap<Kinds>,
     admission: Vec<Arc<dyn Admission>>,
+    /// Whom the expressions of policies ask; set once by whoever authorizes requests.
+    authorizer: OnceLock<Arc<dyn Authorize>>,
     services: ServiceAllocators,
     trees: TreeCache,
+    follower: Mutex<Follower>,
+    definitions: Mutex<KnownDefinitions>,
 }
 
 impl Registry {
-    /// Rebuilds what is kept in memory only (allocators), and makes the objects that every cluster has.
+    /// Rebuilds what is kept in memory only (allocators, kinds that definitions make), and makes the objects that every cluster has.
     pub async fn open(config: Config, now: jiff::Timestamp) -> ApiResult<Arc<Self>> {
         let mut admission = builtin::plugins();
+        admission.extend(policy::plugins(&config.store, &config.kinds));
         admission.extend(config.admission);
         let registry = Self {
             store: config.store,
-            kinds: config.kinds,
+            kinds: ArcSwap::new(config.kinds),
             admission,
+            authorizer: OnceLock::new(),
             services: ServiceAllocators::default(),
             trees: TreeCache::default(),
+            follower: Mutex::default(),
+            definitions: Mutex::default(),
         };
         if let Some(row) = registry.row("", "services") {
             registry.services.rebuild(&*registry.store, &row)?;
         }
         registry.bootstrap(now).await?;
-        Ok(Arc::new(registry))
+        let registry = Arc::new(registry);
+        definitions::start(&registry)?;
+        Ok(registry)
     }
 
     pub fn store(&self) -> &Arc<dyn Store> {
         &self.store
     }
 
-    pub fn kinds(&self) -> &Arc<Kinds> {
-        &self.kinds
+    /// The kinds served now. The table never changes; a CustomResourceDefinition makes a new one. Costs a reference count.
+    pub fn kinds(&self) -> Arc<Kinds> {
+        self.kinds.load_full()
+    }
+
+    /// Serves another table from now on.
+    pub fn set_kinds(&self, kinds: Kinds) {
+        self.kinds.store(Arc::new(kinds));
+    }
+
+    /// What `authorizer` is in expressions of policies, from now on. Only the first counts.
+    pub fn set_authorizer(&self, authorizer: Arc<dyn Authorize>) {
+        // A second one comes from a second server of the same registry, and says the same.
+        let _ = self.authorizer.set(authorizer);
+    }
+
+    pub(crate) fn authorizer(&self) -> Option<&Arc<dyn Authorize>> {
+        self.authorizer.get()
     }
 
     pub(crate) fn admission(&self) -> &[Arc<dyn Admission>] {
@@ -65,12 +96,20 @@ impl Registry {
         &self.services
     }
 
+    pub(crate) fn follower(&self) -> &Mutex<Follower> {
+        &self.follower
+    }
+
+    pub(crate) fn known_definitions(&self) -> &Mutex<KnownDefinitions> {
+        &self.definitions
+    }
+
     pub(crate) fn trees(&self) -> &TreeCache {
         &self.trees
     }
 
     /// The row of a built-in resource, all of which are `v1` here.
     pub(crate) fn row(&self, group: &str, resource: &str) -> Option<Arc<Row>> {
-        self.kinds.resource(group, "v1", resource)
+        self.kinds.load().resource(group, "v1", resource)
     }
 }

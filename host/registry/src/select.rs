@@ -131,6 +131,9 @@ fn source(row: &Row, field: &str) -> ApiResult<Source> {
         .first()
         .map(|p| p.iter().map(String::as_str).collect())
         .unwrap_or_default();
+    if row.custom.is_some() {
+        return Ok(Source::Paths(paths, ""));
+    }
     let absent = match schema_of(&row.schema, &names).map(|schema| schema.ty) {
         Some(Type::Boolean) => "false",
         Some(Type::Int32 | Type::Int64) => "0",
@@ -140,7 +143,9 @@ fn source(row: &Row, field: &str) -> ApiResult<Source> {
 }
 
 fn not_supported(row: &Row, field: &str) -> ApiError {
-    ApiError::bad_request(if row.selectable_fields.is_empty() {
+    ApiError::bad_request(if row.custom.is_some() {
+        format!("field label not supported: {field}")
+    } else if row.selectable_fields.is_empty() {
         format!(
             "{field:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\""
         )

@@ -6,14 +6,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use oarlock_kinds::Row;
-use oarlock_model::{ApiResult, Cause, meta};
+use oarlock_model::{ApiError, ApiResult, Cause, meta};
 use oarlock_store::{RangeQuery, Store};
 use parking_lot::Mutex;
 use rand::Rng as _;
 use serde_json::{Value, json};
 
 use crate::codec::tree;
-use crate::{Context, strategy};
+use crate::{Context, families, strategy};
 
 /// 10.0.0.0/16
 const NETWORK: u32 = 0x0a00_0000;
@@ -24,6 +24,8 @@ const PORT_COUNT: u32 = 2_768;
 /// Source: <https://kubernetes.io/docs/concepts/services-networking/cluster-ip-allocation/>
 const RESERVED_IPS: u32 = 256;
 const RESERVED_PORTS: u32 = 86;
+/// Ports that a dry run would get are numbered from here, out of the range.
+const DRY_RUN_PORT: i64 = 32_768;
 
 #[derive(Debug)]
 struct Bitmap {
@@ -162,13 +164,21 @@ impl ServiceAllocators {
         if let Some(old) = old {
             keep_numbers(object, old);
         }
+        sync_addresses(object, old);
         let name = meta::name(object).to_owned();
-        set_families(object);
         let refuse = |causes| Err(crate::errors::invalid(row, &name, causes));
-        self.assign_ip(object, &held, &mut allocation)
+        families::fill_in(object, old).or_else(refuse)?;
+        // A Service that has its address keeps it; that it may not ask for another is the kind's rule.
+        let has_address = old.is_some_and(|old| {
+            spec_text(old, "type") != "ExternalName" && spec_text(object, "type") != "ExternalName"
+        });
+        if !has_address {
+            self.assign_ip(ctx, object, &held, &mut allocation)
+                .or_else(refuse)?;
+        }
+        self.assign_ports(ctx, object, &held, &mut allocation)
             .or_else(refuse)?;
-        self.assign_ports(object, &held, &mut allocation)
-            .or_else(refuse)?;
+        self.assign_health_port(ctx, object, old, &mut allocation)?;
         // A dry run only looks whether the numbers are free.
         if ctx.dry_run {
             self.give_back(&std::mem::take(&mut allocation.taken));
@@ -178,6 +188,7 @@ impl ServiceAllocators {
 
     fn assign_ip(
         &self,
+        ctx: &Context,
         object: &mut Value,
         held: &[Taken],
         allocation: &mut Allocation,
@@ -202,6 +213,9 @@ impl ServiceAllocators {
             .unwrap_or_default();
         let ip = if asked == "None" {
             asked
+        } else if asked.is_empty() && ctx.dry_run {
+            // Nothing is searched for a dry run: the network's own address stands for whatever it would have been.
+            ip_text(0)
         } else if asked.is_empty() {
             let Some(at) = self.0.lock().ips.any() else {
                 return Err(vec![Cause::new(
@@ -213,7 +227,7 @@ impl ServiceAllocators {
             allocation.taken.push(Taken::Ip(at));
             ip_text(at)
         } else {
-            self.take_ip(&asked, held, allocation)?;
+            self.take_ip(ctx, &asked, held, allocation)?;
             asked
         };
         spec.insert("clusterIP".to_owned(), json!(ip));
@@ -225,6 +239,7 @@ impl ServiceAllocators {
 
     fn take_ip(
         &self,
+        ctx: &Context,
         text: &str,
         held: &[Taken],
         allocation: &mut Allocation,
@@ -245,7 +260,7 @@ impl ServiceAllocators {
                 Err(_) => Ok(()),
             };
         };
-        if held.contains(&Taken::Ip(at)) {
+        if held.contains(&Taken::Ip(at)) || ctx.dry_run {
             return Ok(());
         }
         if !self.0.lock().ips.take(at) {
@@ -259,6 +274,7 @@ impl ServiceAllocators {
 
     fn assign_ports(
         &self,
+        ctx: &Context,
         object: &mut Value,
         held: &[Taken],
         allocation: &mut Allocation,
@@ -273,42 +289,120 @@ impl ServiceAllocators {
             }
             _ => false,
         };
-        let mut causes = Vec::new();
+        let served = wants || spec.get("type").is_some_and(|t| t == "LoadBalancer");
+        if !served {
+            return Ok(());
+        }
+        let mut dry = DRY_RUN_PORT;
+        let mut shared: Vec<(i64, i64)> = Vec::new();
         let ports = spec.get_mut("ports").and_then(Value::as_array_mut);
         for (index, port) in ports.into_iter().flatten().enumerate() {
-            let field = format!("spec.ports[{index}].nodePort");
-            match port.get("nodePort").and_then(Value::as_i64).unwrap_or(0) {
-                0 if wants => match self.0.lock().ports.any() {
-                    Some(at) => {
+            let number = port.get("port").and_then(Value::as_i64).unwrap_or(0);
+            let given = match port.get("nodePort").and_then(Value::as_i64).unwrap_or(0) {
+                0 if !wants => continue,
+                // One number for all protocols of one port.
+                0 => match shared.iter().find(|(of, _)| *of == number) {
+                    Some((_, node_port)) => *node_port,
+                    None if ctx.dry_run => {
+                        dry += 1;
+                        dry
+                    }
+                    None => {
+                        let Some(at) = self.0.lock().ports.any() else {
+                            return Err(vec![Cause::new(
+                                "InternalError",
+                                format!("spec.ports[{index}].nodePort"),
+                                "Internal error: failed to allocate a nodePort: range is full",
+                            )]);
+                        };
                         allocation.taken.push(Taken::Port(at));
-                        meta::as_map_mut(port).insert("nodePort".to_owned(), json!(FIRST_PORT + at));
+                        i64::from(FIRST_PORT + at)
                     }
-                    None => causes.push(Cause::new("InternalError", field, "Internal error: failed to allocate a nodePort: range is full")),
                 },
-                0 => {}
-                asked => match u32::try_from(asked - i64::from(FIRST_PORT)) {
-                    Ok(at) if at < PORT_COUNT => {
-                        let ours = Taken::Port(at);
-                        if held.contains(&ours) || allocation.taken.contains(&ours) {
-                        } else if self.0.lock().ports.take(at) {
-                            allocation.taken.push(ours);
-                        } else {
-                            causes.push(Cause::invalid(field, &json!(asked), "provided port is already allocated"));
-                        }
-                    }
-                    _ => causes.push(Cause::invalid(
-                        field,
-                        &json!(asked),
-                        "provided port is not in the valid range. The range of valid ports is 30000-32767",
-                    )),
-                },
+                asked => {
+                    self.take_port(ctx, asked, held, allocation)
+                        .map_err(|why| {
+                            let field = format!("spec.ports[{index}].nodePort");
+                            vec![Cause::invalid(field, &json!(asked), why)]
+                        })?;
+                    asked
+                }
+            };
+            if shared.iter().all(|(of, _)| *of != number) {
+                shared.push((number, given));
             }
+            meta::as_map_mut(port).insert("nodePort".to_owned(), json!(given));
         }
-        if causes.is_empty() {
-            Ok(())
-        } else {
-            Err(causes)
+        Ok(())
+    }
+
+    /// Takes a port that is asked for by its number.
+    fn take_port(
+        &self,
+        ctx: &Context,
+        asked: i64,
+        held: &[Taken],
+        allocation: &mut Allocation,
+    ) -> Result<(), &'static str> {
+        match u32::try_from(asked - i64::from(FIRST_PORT)) {
+            Ok(at) if at < PORT_COUNT => {
+                let ours = Taken::Port(at);
+                if held.contains(&ours) || allocation.taken.contains(&ours) {
+                    return Ok(());
+                }
+                if !self.0.lock().ports.take(at) {
+                    return Err("provided port is already allocated");
+                }
+                allocation.taken.push(ours);
+                Ok(())
+            }
+            _ if ctx.dry_run => Ok(()),
+            _ => Err(
+                "provided port is not in the valid range. The range of valid ports is 30000-32767",
+            ),
         }
+    }
+
+    /// A load balancer that sends to local pods only asks nodes for their health, on a port of its own.
+    fn assign_health_port(
+        &self,
+        ctx: &Context,
+        object: &mut Value,
+        old: Option<&Value>,
+        allocation: &mut Allocation,
+    ) -> ApiResult<()> {
+        if !needs_health_port(object) {
+            return Ok(());
+        }
+        let number = |service: &Value| service["spec"]["healthCheckNodePort"].as_i64().unwrap_or(0);
+        let before = old.filter(|old| needs_health_port(old)).map_or(0, number);
+        let asked = number(object);
+        let given = match (asked, before) {
+            (0, before) if before != 0 => before,
+            (_, before) if before != 0 => return Ok(()),
+            (0, _) if ctx.dry_run => DRY_RUN_PORT + 1,
+            (0, _) => {
+                let taken = self.0.lock().ports.any();
+                let Some(at) = taken else {
+                    return Err(ApiError::internal(
+                        "failed to allocate a HealthCheck NodePort 0: range is full",
+                    ));
+                };
+                allocation.taken.push(Taken::Port(at));
+                i64::from(FIRST_PORT + at)
+            }
+            (asked, _) => {
+                self.take_port(ctx, asked, &[], allocation).map_err(|why| {
+                    ApiError::internal(format!(
+                        "failed to allocate requested HealthCheck NodePort {asked}: {why}"
+                    ))
+                })?;
+                asked
+            }
+        };
+        let spec = meta::child_map_mut(meta::as_map_mut(object), "spec");
+        spec.insert("healthCheckNodePort".to_owned(), json!(given));
+        Ok(())
     }
 
     /// After a Service was removed.
@@ -356,46 +450,49 @@ impl Pools {
     }
 }
 
-/// One family of addresses is served; a headless Service without selector is left to whoever fills its endpoints.
-fn set_families(object: &mut Value) {
-    let spec = meta::child_map_mut(meta::as_map_mut(object), "spec");
-    let text = |spec: &serde_json::Map<String, Value>, field: &str| {
-        spec.get(field)
-            .and_then(Value::as_str)
-            .unwrap_or_default()
-            .to_owned()
+fn spec_text<'a>(service: &'a Value, field: &str) -> &'a str {
+    service["spec"][field].as_str().unwrap_or_default()
+}
+
+fn needs_health_port(service: &Value) -> bool {
+    spec_text(service, "type") == "LoadBalancer"
+        && spec_text(service, "externalTrafficPolicy") == "Local"
+}
+
+/// `clusterIP` and the first of `clusterIPs` are one address: where a caller speaks of one, the other follows.
+fn sync_addresses(object: &mut Value, old: Option<&Value>) {
+    let single = spec_text(object, "clusterIP").to_owned();
+    let list = |service: &Value| service["spec"]["clusterIPs"].as_array().cloned();
+    let some = |list: Option<Vec<Value>>| list.filter(|l| !l.is_empty());
+    let (now, before) = (some(list(object)), old.and_then(|old| some(list(old))));
+    let old_single = old.map_or("", |old| spec_text(old, "clusterIP"));
+    let synced = if old.is_none() {
+        match now {
+            None if !single.is_empty() => Some(vec![json!(single)]),
+            now => now,
+        }
+    } else if old.is_some_and(|old| {
+        spec_text(old, "type") != "ExternalName" && spec_text(object, "type") != "ExternalName"
+    }) {
+        // A list that is left out is the one from before; unless the single address is another one now.
+        match now.or_else(|| before.clone()) {
+            list if single != old_single && list == before => Some(vec![json!(single)]),
+            list => list,
+        }
+    } else if single == old_single {
+        now.or(before)
+    } else if now != before {
+        now
+    } else if single.is_empty() {
+        None
+    } else {
+        Some(vec![json!(single)])
     };
-    if text(spec, "type") == "ExternalName" {
-        return;
-    }
-    let open = text(spec, "clusterIP") == "None"
-        && spec
-            .get("selector")
-            .and_then(Value::as_object)
-            .is_none_or(|s| s.is_empty());
-    let given = spec.contains_key("ipFamilyPolicy");
-    let policy = spec.entry("ipFamilyPolicy").or_insert_with(|| {
-        json!(if open {
-            "RequireDualStack"
-        } else {
-            "SingleStack"
-        })
-    });
-    let both = open && !given && policy == "RequireDualStack";
-    if spec
-        .get("ipFamilies")
-        .and_then(Value::as_array)
-        .is_none_or(Vec::is_empty)
-    {
-        spec.insert(
-            "ipFamilies".to_owned(),
-            if both {
-                json!(["IPv4", "IPv6"])
-            } else {
-                json!(["IPv4"])
-            },
-        );
-    }
+    let spec = meta::child_map_mut(meta::as_map_mut(object), "spec");
+    match synced {
+        Some(list) => spec.insert("clusterIPs".to_owned(), Value::Array(list)),
+        None => spec.remove("clusterIPs"),
+    };
 }
 
 /// An update that leaves address and ports out keeps them.
@@ -410,41 +507,41 @@ fn keep_numbers(object: &mut Value, old: &Value) {
     if is(spec, "type", "ExternalName") || is(old, "type", "ExternalName") {
         return;
     }
-    let no_ip = is(spec, "clusterIP", "")
-        && spec
-            .get("clusterIPs")
-            .and_then(Value::as_array)
-            .is_none_or(Vec::is_empty);
-    if no_ip {
-        for field in ["clusterIP", "clusterIPs"] {
-            if let Some(value) = old.get(field) {
-                spec.insert(field.to_owned(), value.clone());
-            }
-        }
+    if is(spec, "clusterIP", "")
+        && let Some(ip) = old.get("clusterIP")
+    {
+        spec.insert("clusterIP".to_owned(), ip.clone());
     }
-    if is(spec, "type", "ClusterIP") {
+    let has_ports = |spec: &serde_json::Map<String, Value>| {
+        is(spec, "type", "NodePort")
+            || (is(spec, "type", "LoadBalancer")
+                && spec.get("allocateLoadBalancerNodePorts") != Some(&Value::Bool(false)))
+    };
+    if !has_ports(spec) || !has_ports(old) {
         return;
     }
-    let identity = |port: &Value| (port.get("protocol").cloned(), port.get("port").cloned());
-    let old_ports = old
-        .get("ports")
-        .and_then(Value::as_array)
-        .map(Vec::as_slice)
-        .unwrap_or_default();
+    fn ports(spec: &serde_json::Map<String, Value>) -> impl Iterator<Item = &Value> {
+        spec.get("ports")
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+    }
+    let number = |port: &Value| port.get("nodePort").and_then(Value::as_i64).unwrap_or(0);
+    let named: Vec<i64> = ports(spec).map(number).filter(|n| *n != 0).collect();
+    let name = |port: &Value| port.get("name").cloned();
+    let before: Vec<(Option<Value>, i64)> = ports(old).map(|p| (name(p), number(p))).collect();
     for port in spec
         .get_mut("ports")
         .and_then(Value::as_array_mut)
         .into_iter()
         .flatten()
+        .filter(|port| number(port) == 0)
     {
-        let before = old_ports
+        let kept = before
             .iter()
-            .find(|p| identity(p) == identity(port))
-            .and_then(|p| p.get("nodePort"));
-        if let (None | Some(0), Some(before)) =
-            (port.get("nodePort").and_then(Value::as_i64), before)
-        {
-            meta::as_map_mut(port).insert("nodePort".to_owned(), before.clone());
+            .find(|(of, number)| *of == name(port) && *number != 0 && !named.contains(number));
+        if let Some((_, kept)) = kept {
+            meta::as_map_mut(port).insert("nodePort".to_owned(), json!(kept));
         }
     }
 }
@@ -477,6 +574,11 @@ fn numbers(service: &Value) -> Vec<Taken> {
                 (at < PORT_COUNT).then_some(Taken::Port(at))
             }),
     );
+    let health = spec.and_then(|s| s.get("healthCheckNodePort")?.as_i64());
+    taken.extend(health.and_then(|port| {
+        let at = u32::try_from(port - i64::from(FIRST_PORT)).ok()?;
+        (at < PORT_COUNT).then_some(Taken::Port(at))
+    }));
     taken.dedup();
     taken
 }

@@ -18,26 +18,37 @@ pub fn create_on_update(row: &Row) -> bool {
 
 /// A PUT without `metadata.resourceVersion` overwrites whatever is there.
 pub fn unconditional_update(row: &Row) -> bool {
-    !matches!(
-        (row.group.as_str(), row.kind.as_str()),
-        (
-            "coordination.k8s.io"
-                | "admissionregistration.k8s.io"
-                | "apiextensions.k8s.io"
-                | "oarlock.dev",
-            _
-        ) | ("policy", "PodDisruptionBudget")
-            | ("node.k8s.io", "RuntimeClass")
-            | (
-                "storage.k8s.io",
-                "CSIDriver" | "VolumeAttachment" | "CSIStorageCapacity"
-            )
-    )
+    row.custom.is_none()
+        && !matches!(
+            (row.group.as_str(), row.kind.as_str()),
+            (
+                "coordination.k8s.io"
+                    | "admissionregistration.k8s.io"
+                    | "apiextensions.k8s.io"
+                    | "oarlock.dev",
+                _
+            ) | ("policy", "PodDisruptionBudget")
+                | ("node.k8s.io", "RuntimeClass")
+                | (
+                    "storage.k8s.io",
+                    "CSIDriver" | "VolumeAttachment" | "CSIStorageCapacity"
+                )
+        )
 }
 
 /// What the caller says of the status at a create is kept.
 pub fn status_on_create(row: &Row) -> bool {
     row.group.is_empty() && row.kind == "Node"
+}
+
+/// A write of the status leaves the labels alone.
+pub fn status_keeps_labels(row: &Row) -> bool {
+    is(row, "apps", "Deployment")
+}
+
+/// A create without a name gets one.
+pub fn names_itself(row: &Row) -> bool {
+    is(row, "", "LimitRange")
 }
 
 /// A delete never waits for dependents: no `orphan` and no `foregroundDeletion`.
@@ -82,6 +93,20 @@ pub fn generation_changed(row: &Row, new: &Value, old: &Value) -> bool {
 /// This kind's rules look at the rest of an object only if it has changed, so a status write needs no tree of it.
 pub fn status_alone(row: &Row) -> bool {
     row.group.is_empty() && matches!(row.kind.as_str(), "Pod" | "Node") && row.conversion.is_none()
+}
+
+/// A pod with a container that has ended: whether it may run again is up to the spec.
+pub fn status_needs_spec(part: &Value) -> bool {
+    let status = &part["status"];
+    [
+        "containerStatuses",
+        "initContainerStatuses",
+        "ephemeralContainerStatuses",
+    ]
+    .iter()
+    .filter_map(|list| status[*list].as_array())
+    .flatten()
+    .any(|container| container["state"]["terminated"].is_object())
 }
 
 pub fn is(row: &Row, group: &str, kind: &str) -> bool {

@@ -242,7 +242,7 @@ impl WatchStream {
             kind,
             object: shown(row, &record.value, event.revision).ok()?,
             // The shared encodings are those of the kind that is stored.
-            event: (kind == natural && row.conversion.is_none()).then(|| Arc::clone(event)),
+            event: (kind == natural && !row.converts()).then(|| Arc::clone(event)),
         })
     }
 }

@@ -77,11 +77,20 @@ impl Registry {
             applied,
             ..
         } = proposal;
+        if target.row.custom.as_ref().is_some_and(|c| c.terminating) {
+            let why = "create not allowed while custom resource definition is terminating";
+            let row = &target.row;
+            let name = meta::name(&object);
+            return Err(ApiError::forbidden(&row.group, &row.resource, name, why));
+        }
         let versioned = !meta::resource_version(&object).is_empty();
         let mut target = target.clone();
         if meta::name(&object).is_empty() && !meta::generate_name(&object).is_empty() {
             let name = self.free_name(&target, meta::generate_name(&object));
             meta::set(&mut object, "name", name);
+        }
+        if meta::name(&object).is_empty() && strategy::names_itself(&target.row) {
+            meta::set(&mut object, "name", uuid::Uuid::new_v4().to_string());
         }
         meta::name(&object).clone_into(&mut target.name);
         if target.row.stored {
@@ -216,7 +225,7 @@ impl Registry {
                 .get(&key)
                 .ok_or_else(|| errors::not_found(target))?;
             let part = if by_part {
-                load_status_part(&record.value)?
+                load_status_part(&record.value)?.filter(|part| !strategy::status_needs_spec(part))
             } else {
                 None
             };
@@ -323,15 +332,26 @@ impl Registry {
         self.admit(ctx, target, operation, &mut object, old).await?;
         match old {
             None => prepare::create(ctx, row, &mut object),
-            Some(old) => prepare::update(target, &mut object, old),
+            Some(old) => {
+                prepare::update(target, &mut object, old);
+                prepare::stamp_update(ctx, row, &mut object, old);
+            }
         }
         let allocation = self.services().assign(ctx, row, &mut object, old)?;
         let causes = prepare::validate(target, &object, old);
         if !causes.is_empty() {
-            return Err(errors::invalid(row, meta::name(&object), causes));
+            return Err(errors::invalid_object(row, &object, causes));
         }
-        for text in (row.hooks.warn)(&object, old) {
-            ctx.warn(text);
+        (row.hooks.settle)(&mut object);
+        // A part of an object is written without warnings about the whole.
+        if matches!(target.subresource.as_str(), "" | "scale") {
+            let warnings = match &row.custom {
+                Some(custom) => custom.warnings(&object, old),
+                None => (row.hooks.warn)(&object, old),
+            };
+            for text in warnings {
+                ctx.warn(text);
+            }
         }
         let request = AdmissionRequest {
             context: ctx,

@@ -88,6 +88,11 @@ async fn patches() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn crds() {
+    judge("crds", 302).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn admission() {
-    judge("admission", 170).await;
+    judge("admission", 230).await;
 }

@@ -56,6 +56,16 @@ pub struct Writer<'a> {
     /// What this way of writing cannot change, and therefore never owns: `status` of the object itself, `spec` of its
     /// status.
     pub reset: &'a [FieldPath],
+    /// A field is the same in all versions of the kind, so what other versions own is looked at too. (Of kinds whose versions
+    /// differ it is not known which field of one is which of another.)
+    pub one_schema: bool,
+}
+
+impl Writer<'_> {
+    /// Whether the fields of entries of this version are comparable with the writer's.
+    fn sees(&self, api_version: &str) -> bool {
+        self.one_schema || self.api_version == api_version
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -81,6 +91,15 @@ impl From<ApplyError> for ApiError {
                 error
             }
         }
+    }
+}
+
+/// `live` with an apply configuration laid over it, of which no record is kept (what an admission policy changes nobody owns).
+/// The error says how the configuration does not fit the schema.
+pub fn lay_over(schema: &Schema, live: Value, config: &Value) -> Result<Value, String> {
+    match typed::check(schema, config) {
+        Some(why) => Err(why),
+        None => Ok(merge::merge(Some(schema), live, config)),
     }
 }
 
@@ -116,10 +135,7 @@ pub fn track_update(schema: &Schema, old: Option<&Value>, new: &mut Value, write
                 writer.subresource,
             )
         };
-        for entry in entries
-            .iter_mut()
-            .filter(|e| e.api_version == writer.api_version)
-        {
+        for entry in entries.iter_mut().filter(|e| writer.sees(&e.api_version)) {
             if !removed.is_empty() {
                 set::subtract(&mut entry.fields, &removed);
             }
@@ -246,7 +262,7 @@ pub fn keep_times_if_unchanged(old: &Value, new: &mut Value) {
 /// the field's path in the parent, `changed` says whether its value changed. The entry has no time, as in Kubernetes.
 pub fn track_field(
     parent: &mut Value,
-    path: FieldPath,
+    path: &[&str],
     changed: bool,
     writer: &Writer<'_>,
     operation: Operation,
@@ -425,16 +441,13 @@ fn apply_once(
     set::union(&mut added, &modified);
     let conflicts: Conflicts = entries
         .iter()
-        .filter(|e| e.api_version == writer.api_version && set::intersects(&e.fields, &added))
+        .filter(|e| writer.sees(&e.api_version) && set::intersects(&e.fields, &added))
         .map(|e| (e.clone(), set::intersection(&e.fields, &added)))
         .collect();
     if !force && !conflicts.is_empty() {
         return Err(conflicts);
     }
-    for entry in entries
-        .iter_mut()
-        .filter(|e| e.api_version == writer.api_version)
-    {
+    for entry in entries.iter_mut().filter(|e| writer.sees(&e.api_version)) {
         set::subtract(&mut entry.fields, &added);
         set::subtract(&mut entry.fields, &removed);
     }

@@ -9,6 +9,7 @@ mod go_time;
 mod leaf;
 mod scan;
 mod type_meta;
+mod untyped;
 
 use std::borrow::Cow;
 
@@ -18,6 +19,7 @@ use crate::canonical::{is_zero, zero};
 use crate::{Presence, Property, Schema, SchemaRef, Type};
 use scan::{Scan, Text};
 pub use type_meta::{TypeMeta, type_meta};
+pub use untyped::decode_untyped;
 
 /// A tree that fits its schema, and what a strict decoder would have refused.
 #[derive(Clone, Debug, Default, PartialEq)]

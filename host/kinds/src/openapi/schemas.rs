@@ -90,6 +90,18 @@ impl Schemas {
         self.dialect.reference(&name)
     }
 
+    /// A definition that is made elsewhere.
+    pub(super) fn put(&mut self, name: &str, definition: Value) {
+        self.definitions.insert(name.to_owned(), definition);
+    }
+
+    /// Says of a field that every object has what it is.
+    pub(super) fn describe_object_field(&self, property: &mut Value, field: &str) {
+        if let Some(text) = self.descriptions.of("io.k8s.api.core.v1.Pod", field) {
+            describe(self.dialect, property, text);
+        }
+    }
+
     fn kind_reference(&mut self, schema: &SchemaRef) -> Value {
         self.add(schema);
         self.dialect.reference(&schema.definition)

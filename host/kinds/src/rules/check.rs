@@ -1,10 +1,10 @@
 //! Which kind is checked by what. Kinds without rules of their own have their metadata checked.
 
-use serde_json::Value;
-
-use super::metadata::meta_of;
-use super::path::{Causes, Path};
-use super::{batch, config, network, node, pod, scale, service, storage, workload};
+use super::metadata::{meta_of, whole_meta_of};
+use super::path::Causes;
+use super::{
+    batch, config, definition, limits, network, node, pod, scale, service, storage, workload,
+};
 use crate::ValidateFn;
 
 /// Checks metadata alone.
@@ -27,6 +27,13 @@ pub fn of(group: &str, kind: &str) -> ValidateFn {
         ("", "Endpoints") => service::endpoints,
         ("", "Namespace") => node::namespace,
         ("", "Node") => node::node,
+        ("", "LimitRange") => limits::limit_range,
+        ("", "ResourceQuota") => limits::resource_quota,
+        ("", "ServiceAccount") => |new, old| {
+            let mut out = Causes::new();
+            whole_meta_of(&mut out, new, old, "", "ServiceAccount");
+            out
+        },
         ("", "ConfigMap") => config::config_map,
         ("", "Secret") => config::secret,
         ("", "PersistentVolumeClaim") => storage::claim,
@@ -36,6 +43,7 @@ pub fn of(group: &str, kind: &str) -> ValidateFn {
         ("apps", "ReplicaSet") => workload::replica_set,
         ("apps", "StatefulSet") => workload::stateful_set,
         ("apps", "DaemonSet") => workload::daemon_set,
+        ("apps", "ControllerRevision") => workload::controller_revision,
         ("batch", "Job") => batch::job,
         ("batch", "CronJob") => batch::cron_job,
         ("autoscaling", "HorizontalPodAutoscaler") => scale::autoscaler,
@@ -57,53 +65,10 @@ pub fn of(group: &str, kind: &str) -> ValidateFn {
         ("rbac.authorization.k8s.io", "ClusterRoleBinding") => {
             |new, old| config::role_binding(new, old, "ClusterRoleBinding")
         }
+        ("apiextensions.k8s.io", "CustomResourceDefinition") => definition::validate,
         ("apiregistration.k8s.io" | "apiextensions.k8s.io", _) => {
             metadata_of!("apiextensions.k8s.io", "any")
         }
         _ => metadata_of!("", "any"),
-    }
-}
-
-/// Texts for `Warning` headers.
-pub fn warnings_of(group: &str, kind: &str) -> fn(&Value, Option<&Value>) -> Vec<String> {
-    match (group, kind) {
-        ("", "Pod") => |new, old| {
-            if old.is_some_and(|old| old["spec"] == new["spec"]) {
-                return Vec::new();
-            }
-            workload::pod_warnings(&new["spec"], &Path::new("spec"))
-        },
-        ("apps", "Deployment" | "ReplicaSet" | "StatefulSet" | "DaemonSet")
-        | ("batch", "Job")
-        | ("", "ReplicationController") => |new, old| {
-            if old.is_some_and(|old| old["spec"]["template"] == new["spec"]["template"]) {
-                return Vec::new();
-            }
-            let at = Path::new("spec");
-            let at = at.field("template");
-            let mut texts: Vec<String> = match old {
-                None => workload::name_warning(new).into_iter().collect(),
-                Some(_) => Vec::new(),
-            };
-            texts.extend(workload::pod_warnings(
-                &new["spec"]["template"]["spec"],
-                &at.field("spec"),
-            ));
-            texts
-        },
-        ("", "Service") => |new, _| {
-            let external = new
-                .pointer("/spec/externalIPs")
-                .and_then(Value::as_array)
-                .is_some_and(|ips| !ips.is_empty());
-            let text =
-                "spec.externalIPs is deprecated and may no longer be implemented in some clusters";
-            if external {
-                vec![text.to_owned()]
-            } else {
-                Vec::new()
-            }
-        },
-        _ => |_, _| Vec::new(),
     }
 }

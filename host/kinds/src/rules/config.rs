@@ -4,7 +4,7 @@ use base64::Engine as _;
 use oarlock_model::{Cause, meta};
 use serde_json::{Value, json};
 
-use super::metadata::{label_selector, meta_of};
+use super::metadata::{label_selector, meta_of, object_meta, object_meta_update};
 use super::names::{BAD_PERCENT, config_map_key, dns_subdomain, path_segment, percent};
 use super::path::{Causes, Path, fields, flag, items, list, some, text};
 use super::workload::unchanged;
@@ -29,8 +29,11 @@ fn immutable(out: &mut Causes, new: &Value, old: Option<&Value>, data: &[&str]) 
 
 pub fn config_map(new: &Value, old: Option<&Value>) -> Causes {
     let mut out = Causes::new();
-    meta_of(&mut out, new, old, "", "ConfigMap");
+    if let Some(old) = old {
+        object_meta_update(&mut out, new, old, 2);
+    }
     immutable(&mut out, new, old, &["data", "binaryData"]);
+    object_meta(&mut out, new, "", "ConfigMap");
     let mut size = 0;
     for (name, other) in [("data", "binaryData"), ("binaryData", "data")] {
         let at = Path::new(name);
@@ -41,7 +44,10 @@ pub fn config_map(new: &Value, old: Option<&Value>) -> Causes {
                 at.key(key)
                     .invalid_text(&mut out, key, "duplicate of key present in binaryData");
             }
-            size += value.as_str().map_or(0, str::len);
+            size += value.as_str().map_or(0, |text| match name {
+                "data" => text.len(),
+                _ => decoded_length(text),
+            });
         }
     }
     if size > MAX_DATA_BYTES {
@@ -50,10 +56,18 @@ pub fn config_map(new: &Value, old: Option<&Value>) -> Causes {
     out
 }
 
+/// How many bytes a text in base64 stands for.
+fn decoded_length(text: &str) -> usize {
+    let padding = text.bytes().rev().take_while(|b| *b == b'=').count();
+    (text.len() / 4 * 3).saturating_sub(padding)
+}
+
 pub fn secret(new: &Value, old: Option<&Value>) -> Causes {
     let mut out = Causes::new();
     let out = &mut out;
-    meta_of(out, new, old, "", "Secret");
+    if let Some(old) = old {
+        object_meta_update(out, new, old, 2);
+    }
     let kind = text(new, "type");
     if let Some(old) = old {
         let before = text(old, "type");
@@ -62,11 +76,12 @@ pub fn secret(new: &Value, old: Option<&Value>) -> Causes {
         }
         immutable(out, new, Some(old), &["data"]);
     }
+    object_meta(out, new, "", "Secret");
     let at = Path::new("data");
     let mut size = 0;
     for (key, value) in fields(new, "data") {
         at.key(key).all_invalid(out, key, config_map_key(key));
-        size += value.as_str().map_or(0, |text| text.len() / 4 * 3);
+        size += value.as_str().map_or(0, decoded_length);
     }
     if size > MAX_DATA_BYTES {
         out.push(Cause::too_long("data", MAX_DATA_BYTES));
@@ -109,7 +124,11 @@ pub fn secret(new: &Value, old: Option<&Value>) -> Causes {
             at.key("username").required(out, "");
             at.key("password").required(out, "");
         }
-        "kubernetes.io/ssh-auth" if !has("ssh-privatekey") => {
+        "kubernetes.io/ssh-auth"
+            if new["data"]["ssh-privatekey"]
+                .as_str()
+                .is_none_or(str::is_empty) =>
+        {
             at.key("ssh-privatekey").required(out, "");
         }
         "kubernetes.io/tls" => {
@@ -147,8 +166,9 @@ pub fn lease(new: &Value, old: Option<&Value>) -> Causes {
 pub fn event(new: &Value, old: Option<&Value>) -> Causes {
     let mut out = Causes::new();
     let out = &mut out;
-    meta_of(out, new, old, "", "Event");
     let newer = meta::api_version(new) == "events.k8s.io/v1";
+    let group = if newer { "events.k8s.io" } else { "" };
+    meta_of(out, new, old, group, "Event");
     let regarding = if newer { "regarding" } else { "involvedObject" };
     let namespace = meta::namespace(new);
     let about = text(&new[regarding], "namespace");

@@ -4,6 +4,7 @@ use base64::Engine as _;
 use oarlock_model::meta;
 use serde_json::{Map, Value, json};
 
+use super::definition;
 use super::pod_defaults::{each, map_at, pod, round_up, set, set_text, template};
 
 type Default = fn(&mut Value);
@@ -44,6 +45,7 @@ pub fn of(group: &str, kind: &str) -> Default {
             |o| webhooks(o, false)
         }
         ("admissionregistration.k8s.io", "MutatingWebhookConfiguration") => |o| webhooks(o, true),
+        ("apiextensions.k8s.io", "CustomResourceDefinition") => definition::default,
         _ => |_| {},
     }
 }
@@ -259,6 +261,17 @@ fn service(object: &mut Value) {
     }
     if kind == "LoadBalancer" {
         set(spec, "allocateLoadBalancerNodePorts", true);
+        if let Some(balancer) = object
+            .get_mut("status")
+            .and_then(Value::as_object_mut)
+            .and_then(|s| map_at(s, "loadBalancer"))
+        {
+            each(balancer, "ingress", |ingress| {
+                if ingress.get("ip").is_some_and(|ip| ip != "") {
+                    set(ingress, "ipMode", "VIP");
+                }
+            });
+        }
     }
 }
 
@@ -340,19 +353,6 @@ fn claim(object: &mut Value) {
         }
     }
     set_text(spec(object), "volumeMode", "Filesystem");
-    // Two names of one field.
-    for (from, to) in [
-        ("dataSource", "dataSourceRef"),
-        ("dataSourceRef", "dataSource"),
-    ] {
-        if let Some(source) = spec(object)
-            .get(from)
-            .filter(|s| s.get("namespace").is_none() && s.is_object())
-            .cloned()
-        {
-            set(spec(object), to, source);
-        }
-    }
     set_text(status(object), "phase", "Pending");
 }
 

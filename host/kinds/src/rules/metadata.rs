@@ -8,7 +8,7 @@ use super::path::{Causes, Path, fields, flag, items, list, some, text};
 
 /// All annotations of an object together.
 const MAX_ANNOTATION_BYTES: usize = 256 * 1024;
-const STANDARD_FINALIZERS: [&str; 3] = ["kubernetes", "orphan", "foregroundDeletion"];
+pub(crate) const STANDARD_FINALIZERS: [&str; 3] = ["kubernetes", "orphan", "foregroundDeletion"];
 
 type NameCheck = fn(&str) -> Vec<String>;
 
@@ -31,15 +31,29 @@ pub fn name_check(group: &str, kind: &str) -> NameCheck {
 
 /// A prefix is checked as the name that it may become: a final hyphen is fine.
 fn name_or_prefix(out: &mut Causes, at: Path<'_>, value: &str, check: NameCheck, prefix: bool) {
-    let mut name = value.to_owned();
-    if prefix && name.ends_with('-') {
-        name.pop();
-        name.push('a');
-    }
+    let name = if prefix {
+        as_prefix(value)
+    } else {
+        value.to_owned()
+    };
     at.all_invalid(out, value, check(&name));
 }
 
-fn object_meta(out: &mut Causes, object: &Value, group: &str, kind: &str) {
+/// A prefix as a name that it may become.
+pub fn as_prefix(prefix: &str) -> String {
+    match prefix.strip_suffix('-').filter(|rest| !rest.is_empty()) {
+        Some(rest) => {
+            let mut name = rest.to_owned();
+            name.pop();
+            name.push('a');
+            name
+        }
+        None => prefix.to_owned(),
+    }
+}
+
+/// Metadata of a new object. Many kinds check an updated one in the same way once more.
+pub fn object_meta(out: &mut Causes, object: &Value, group: &str, kind: &str) {
     let Some(metadata) = object.get("metadata") else {
         return;
     };
@@ -61,7 +75,15 @@ fn object_meta(out: &mut Causes, object: &Value, group: &str, kind: &str) {
     labels(out, metadata, &at.field("labels"));
     annotations(out, metadata, &at.field("annotations"));
     owners(out, metadata, &at.field("ownerReferences"));
-    finalizers(out, metadata, &at.field("finalizers"));
+    let at = at.field("finalizers");
+    for (_, value) in items(metadata, "finalizers") {
+        let value = value.as_str().unwrap_or("");
+        at.all_invalid(out, value, qualified_name(value));
+    }
+    // Events of the older API are checked by none but the generic rules.
+    if kind != "Event" || !group.is_empty() {
+        standard_finalizers(out, metadata, &at);
+    }
 }
 
 /// The metadata of a template: labels and annotations only.
@@ -166,29 +188,35 @@ fn shown_owners(metadata: &Value) -> String {
     )
 }
 
-fn finalizers(out: &mut Causes, metadata: &Value, at: &Path<'_>) {
-    let mut named = Vec::new();
+/// A finalizer without a domain must be one of the few that upstream knows.
+fn standard_finalizers(out: &mut Causes, metadata: &Value, at: &Path<'_>) {
     for (i, value) in items(metadata, "finalizers") {
         let value = value.as_str().unwrap_or("");
-        at.all_invalid(out, value, qualified_name(value));
         if !value.contains('/') && !STANDARD_FINALIZERS.contains(&value) {
-            named.push((i, value));
+            at.index(i).invalid_text(
+                out,
+                value,
+                "name is neither a standard finalizer name nor is it fully qualified",
+            );
         }
-    }
-    for (i, value) in named {
-        at.index(i).invalid_text(
-            out,
-            value,
-            "name is neither a standard finalizer name nor is it fully qualified",
-        );
     }
 }
 
-/// What an update may not change of metadata. Upstream checks it twice, and so tells it twice.
-fn object_meta_update(out: &mut Causes, new: &Value, old: &Value) {
+/// Metadata of an object inside an object, which is at `path`.
+pub fn embedded_meta(out: &mut Causes, object: &Value, path: &str) {
+    let mut found = Causes::new();
+    object_meta(&mut found, object, "apiextensions.k8s.io", "");
+    for mut cause in found {
+        cause.field = format!("{path}.{}", cause.field);
+        out.push(cause);
+    }
+}
+
+/// What an update may not change of metadata. Upstream checks it before the kind does, and tells it then too.
+pub fn object_meta_update(out: &mut Causes, new: &Value, old: &Value, times: usize) {
     let at = Path::new("metadata");
-    for _ in 0..2 {
-        let metadata = &new["metadata"];
+    let metadata = &new["metadata"];
+    for _ in 0..times {
         for field in ["name", "namespace", "uid"] {
             let (now, before) = (&new["metadata"][field], &old["metadata"][field]);
             if now != before && !before.is_null() {
@@ -199,14 +227,25 @@ fn object_meta_update(out: &mut Causes, new: &Value, old: &Value) {
         annotations(out, metadata, &at.field("annotations"));
         owners(out, metadata, &at.field("ownerReferences"));
     }
+    if times > 1 {
+        standard_finalizers(out, metadata, &at.field("finalizers"));
+    }
 }
 
 /// Metadata of a create or an update.
 pub fn meta_of(out: &mut Causes, new: &Value, old: Option<&Value>, group: &str, kind: &str) {
     match old {
-        Some(old) => object_meta_update(out, new, old),
+        Some(old) => object_meta_update(out, new, old, 2),
         None => object_meta(out, new, group, kind),
     }
+}
+
+/// Metadata of a kind whose updates are checked like creates, too.
+pub fn whole_meta_of(out: &mut Causes, new: &Value, old: Option<&Value>, group: &str, kind: &str) {
+    if let Some(old) = old {
+        object_meta_update(out, new, old, 2);
+    }
+    object_meta(out, new, group, kind);
 }
 
 /// A label selector object (`matchLabels`, `matchExpressions`).

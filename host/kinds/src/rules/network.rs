@@ -2,10 +2,10 @@
 
 use serde_json::{Value, json};
 
-use super::container::port_or_name;
 use super::metadata::{label_selector, meta_of};
 use super::names::{BAD_CIDR, dns_subdomain, is_cidr, path_segment};
 use super::path::{Causes, Path, items, list, some, text};
+use super::probe::port_or_name;
 use super::workload::unchanged;
 
 pub fn ingress(new: &Value, old: Option<&Value>) -> Causes {

@@ -1,11 +1,12 @@
 //! Nodes and namespaces.
 
+use oarlock_model::Cause;
 use serde_json::Value;
 
-use super::container::quantity;
 use super::metadata::meta_of;
 use super::names::{BAD_CIDR, is_cidr, label_value, qualified_name};
 use super::path::{Causes, Path, fields, items, list, text};
+use super::resources::quantity;
 
 pub fn node(new: &Value, old: Option<&Value>) -> Causes {
     let mut out = Causes::new();
@@ -24,7 +25,9 @@ pub fn node(new: &Value, old: Option<&Value>) -> Causes {
                 ranges_at.index(i).invalid_text(out, range, BAD_CIDR);
             }
         }
+        families(out, list(spec, "podCIDRs"), &ranges_at);
     }
+    addresses(out, new, old);
     let status = Path::new("status");
     for list_name in ["capacity", "allocatable"] {
         if old.is_some_and(|old| old["status"].get(list_name) == new["status"].get(list_name)) {
@@ -55,6 +58,51 @@ pub fn node(new: &Value, old: Option<&Value>) -> Causes {
     std::mem::take(out)
 }
 
+/// At most one range of each family.
+fn families(out: &mut Causes, ranges: &[Value], at: &Path<'_>) {
+    if ranges.len() < 2 {
+        return;
+    }
+    let is_v6 = |range: &Value| range.as_str().is_some_and(|r| r.contains(':'));
+    let both = ranges.iter().any(is_v6) && !ranges.iter().all(is_v6);
+    if !both || ranges.len() > 2 {
+        let detail = "may specify no more than one CIDR for each IP family";
+        at.invalid(out, &Value::Array(ranges.to_vec()), detail);
+    }
+    for (i, range) in ranges
+        .iter()
+        .enumerate()
+        .filter(|(i, r)| ranges[..*i].contains(r))
+    {
+        out.push(Cause::duplicate(at.index(i).to_string(), range));
+    }
+}
+
+/// No address is told twice.
+fn addresses(out: &mut Causes, new: &Value, old: Option<&Value>) {
+    let all = list(&new["status"], "addresses");
+    if old.is_none() {
+        return;
+    }
+    let at = Path::new("status");
+    let at = at.field("addresses");
+    for (i, address) in all
+        .iter()
+        .enumerate()
+        .filter(|(i, a)| all[..*i].contains(a))
+    {
+        let message = format!(
+            "Duplicate value: {}",
+            super::face::show("NodeAddress", address)
+        );
+        out.push(Cause::new(
+            "FieldValueDuplicate",
+            at.index(i).to_string(),
+            message,
+        ));
+    }
+}
+
 fn taints(out: &mut Causes, spec: &Value, at: &Path<'_>) {
     let taints = list(spec, "taints");
     for (i, taint) in taints.iter().enumerate() {
@@ -83,8 +131,11 @@ fn taints(out: &mut Causes, spec: &Value, at: &Path<'_>) {
             .iter()
             .any(|t| text(t, "key") == key && text(t, "effect") == effect)
         {
-            let cause = oarlock_model::Cause::duplicate(at.to_string(), taint);
-            out.push(cause);
+            let message = format!(
+                "Duplicate value: {}: taints must be unique by key and effect pair",
+                super::face::show("Taint", taint)
+            );
+            out.push(Cause::new("FieldValueDuplicate", at.to_string(), message));
         }
     }
 }
@@ -92,6 +143,9 @@ fn taints(out: &mut Causes, spec: &Value, at: &Path<'_>) {
 pub fn namespace(new: &Value, old: Option<&Value>) -> Causes {
     let mut out = Causes::new();
     meta_of(&mut out, new, old, "", "Namespace");
+    if old.is_some_and(|old| old["status"] != new["status"]) {
+        phase(&mut out, new);
+    }
     let at = Path::new("spec");
     let at = at.field("finalizers");
     for finalizer in list(&new["spec"], "finalizers")
@@ -110,4 +164,18 @@ pub fn namespace(new: &Value, old: Option<&Value>) -> Causes {
         }
     }
     out
+}
+
+fn phase(out: &mut Causes, namespace: &Value) {
+    let phase = text(&namespace["status"], "phase");
+    let ends = oarlock_model::meta::is_terminating(namespace);
+    let at = Path::new("status");
+    let at = at.field("Phase");
+    if !ends && phase != "Active" {
+        let detail = "may only be 'Active' if `deletionTimestamp` is empty";
+        at.invalid_text(out, phase, detail);
+    } else if ends && phase != "Terminating" {
+        let detail = "may only be 'Terminating' if `deletionTimestamp` is not empty";
+        at.invalid_text(out, phase, detail);
+    }
 }

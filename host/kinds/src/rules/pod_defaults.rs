@@ -3,6 +3,8 @@
 use oarlock_model::{Quantity, meta};
 use serde_json::{Map, Value, json};
 
+use super::resources::{aggregate_requests, is_huge_pages};
+
 /// Sets a field unless it is there.
 pub fn set(map: &mut Map<String, Value>, field: &str, value: impl Into<Value>) {
     if map.get(field).is_none_or(Value::is_null) {
@@ -75,6 +77,33 @@ pub fn pod(object: &mut Value) {
                 });
             }
         });
+    }
+    requests_of_pod(spec);
+}
+
+/// What a pod as a whole limits, it requests: as much as its containers do, or else as much as it may have.
+fn requests_of_pod(spec: &mut Map<String, Value>) {
+    let limits = spec
+        .get("resources")
+        .and_then(|r| r.get("limits"))
+        .and_then(Value::as_object)
+        .filter(|l| !l.is_empty())
+        .cloned();
+    let Some(limits) = limits else {
+        return;
+    };
+    let sums = aggregate_requests(&Value::Object(spec.clone()));
+    let basic = |name: &str| matches!(name, "cpu" | "memory");
+    let requests = meta::child_map_mut(meta::child_map_mut(spec, "resources"), "requests");
+    for (name, sum) in sums.into_iter().filter(|(name, _)| basic(name)) {
+        requests
+            .entry(name)
+            .or_insert_with(|| Value::String(sum.to_string()));
+    }
+    for (name, limit) in limits {
+        if basic(&name) || is_huge_pages(&name) {
+            requests.entry(name).or_insert(limit);
+        }
     }
 }
 

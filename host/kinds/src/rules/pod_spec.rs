@@ -6,25 +6,35 @@ use oarlock_model::Cause;
 use serde_json::Value;
 
 use super::affinity;
-use super::container::{MAX_ID, Scope, containers, seccomp};
+use super::container::{Scope, containers};
 use super::metadata::{label_map, label_selector};
 use super::names::{
     BAD_IP, dns_label, dns_subdomain, is_ip, label_value, qualified_name, search_domain,
 };
 use super::path::{Causes, Path, flag, items, list, some, text};
+use super::resources;
+use super::security;
 use super::volume::volumes;
+use super::windows;
 
 const MAX_SEARCH_DOMAINS: usize = 32;
+const MAX_SEARCH_CHARACTERS: usize = 2048;
 const MAX_NAMESERVERS: usize = 3;
 
 /// Checks a pod spec. What templates may not say is checked by the kinds that have them.
-pub fn pod_spec(out: &mut Causes, spec: &Value, at: &Path<'_>) {
-    let names = volumes(out, spec, at);
+/// `pod`: the pod that it belongs to, if it is not a template's.
+pub fn pod_spec(out: &mut Causes, spec: &Value, pod: Option<&Value>, at: &Path<'_>) {
+    if some(spec, "terminationGracePeriodSeconds").is_none() {
+        at.field("terminationGracePeriodSeconds").required(out, "");
+    }
     let scope = Scope {
         spec,
-        volumes: names,
+        volumes: volumes(out, spec, pod, at),
     };
+    resource_claims(out, spec, &at.field("resourceClaims"));
     containers(out, &scope, at);
+    resources::pod_level(out, spec, &at.field("resources"));
+    host_network(out, spec, pod.is_some(), &at.field("containers"));
     let policy = text(spec, "restartPolicy");
     if policy.is_empty() {
         at.field("restartPolicy").required(out, "");
@@ -34,13 +44,14 @@ pub fn pod_spec(out: &mut Causes, spec: &Value, at: &Path<'_>) {
     }
     dns_policy(out, spec, at);
     label_map(out, spec.get("nodeSelector"), &at.field("nodeSelector"));
-    security_context(out, spec, at);
+    security::pod(out, spec, &at.field("securityContext"));
     affinity::affinity(out, spec, &at.field("affinity"));
     dns_config(out, spec, &at.field("dnsConfig"));
     readiness_gates(out, spec, &at.field("readinessGates"));
     scheduling_gates(out, spec, &at.field("schedulingGates"));
     spread_constraints(out, spec, &at.field("topologySpreadConstraints"));
-    windows(out, spec, at);
+    windows::host_process(out, spec, at);
+    host_users(out, spec, at);
     let account = text(spec, "serviceAccountName");
     if !account.is_empty() {
         at.field("serviceAccountName")
@@ -85,12 +96,114 @@ pub fn pod_spec(out: &mut Causes, spec: &Value, at: &Path<'_>) {
             }
         }
     }
-    if let Some(overhead) = spec.get("overhead").and_then(Value::as_object) {
-        let overhead_at = at.field("overhead");
-        for (resource, value) in overhead {
-            super::container::quantity(out, resource, value, &overhead_at.key(resource));
+    if let Some(overhead) = some(spec, "overhead") {
+        let overhead = serde_json::json!({ "limits": overhead });
+        overhead_of(out, &overhead, &at.field("overhead"));
+    }
+    hostname_override(out, spec, at);
+    windows::operating_system(out, spec, at);
+}
+
+/// What the pod itself costs, besides its containers; told as if it were a container's limits.
+fn overhead_of(out: &mut Causes, overhead: &Value, at: &Path<'_>) {
+    let owner = resources::Owner::Container;
+    resources::requirements(out, &Value::Null, overhead, owner, at);
+}
+
+/// Claims for devices: named, and from one place each.
+fn resource_claims(out: &mut Causes, spec: &Value, at: &Path<'_>) {
+    let mut names = HashSet::new();
+    for (i, claim) in items(spec, "resourceClaims") {
+        let at = at.index(i);
+        let name = text(claim, "name");
+        if name.is_empty() {
+            at.field("name").required(out, "");
+        } else if !names.insert(name) {
+            at.field("name").duplicate(out, name);
+        } else {
+            at.field("name").all_invalid(out, name, dns_label(name));
+        }
+        let sources = ["resourceClaimName", "resourceClaimTemplateName"];
+        let given: Vec<&str> = sources
+            .into_iter()
+            .filter(|s| some(claim, s).is_some())
+            .collect();
+        let detail = match given.len() {
+            0 => "must specify one of: `resourceClaimName`, `resourceClaimTemplateName`",
+            1 => "",
+            _ => {
+                "at most one of `resourceClaimName` or `resourceClaimTemplateName` may be specified"
+            }
+        };
+        if !detail.is_empty() {
+            let shown = super::face::show("PodResourceClaim", claim);
+            let message = format!("Invalid value: {shown}: {detail}");
+            out.push(Cause::new("FieldValueInvalid", at.to_string(), message));
+        }
+        for source in given {
+            let value = text(claim, source);
+            at.field(source)
+                .all_invalid(out, value, dns_subdomain(value));
         }
     }
+}
+
+/// On the machine's own network, ports of the container are ports of the machine.
+fn host_network(out: &mut Causes, spec: &Value, is_pod: bool, at: &Path<'_>) {
+    if !flag(spec, "hostNetwork") {
+        return;
+    }
+    let number = |port: &Value, field: &str| port.get(field).and_then(Value::as_i64).unwrap_or(0);
+    for (i, container) in items(spec, "containers") {
+        let at = at.index(i);
+        let ports_at = at.field("ports");
+        for (j, port) in items(container, "ports") {
+            let host = number(port, "hostPort");
+            if (is_pod || host != 0) && host != number(port, "containerPort") {
+                ports_at.index(j).field("hostPort").invalid(
+                    out,
+                    &Value::from(host),
+                    "must match `containerPort` when `hostNetwork` is true",
+                );
+            }
+        }
+    }
+}
+
+/// A pod with user ids of its own may not share what belongs to the machine's users.
+fn host_users(out: &mut Causes, spec: &Value, at: &Path<'_>) {
+    if spec.get("hostUsers") != Some(&Value::Bool(false)) {
+        return;
+    }
+    for field in ["hostNetwork", "hostPID", "hostIPC"] {
+        if flag(spec, field) {
+            at.field(field).forbidden(out, "when `hostUsers` is false");
+        }
+    }
+}
+
+const MAX_HOSTNAME: usize = 64;
+
+fn hostname_override(out: &mut Causes, spec: &Value, at: &Path<'_>) {
+    let Some(name) = some(spec, "hostnameOverride").and_then(Value::as_str) else {
+        return;
+    };
+    let at_name = at.field("hostnameOverride");
+    if flag(spec, "hostNetwork") {
+        let detail = "may not be specified when hostNetwork is true";
+        at_name.forbidden(out, detail);
+    }
+    if flag(spec, "setHostnameAsFQDN") {
+        let detail = "may not be specified when setHostnameAsFQDN is true";
+        at_name.forbidden(out, detail);
+    }
+    if name.is_empty() || name.len() > MAX_HOSTNAME {
+        let detail = format!("must be no more than {MAX_HOSTNAME} characters");
+        if name.len() > MAX_HOSTNAME {
+            at_name.invalid_text(out, name, &detail);
+        }
+    }
+    at_name.all_invalid(out, name, dns_subdomain(name));
 }
 
 fn dns_policy(out: &mut Causes, spec: &Value, at: &Path<'_>) {
@@ -116,6 +229,7 @@ fn dns_config(out: &mut Causes, spec: &Value, at: &Path<'_>) {
                     out,
                     "must provide at least one DNS nameserver when `dnsPolicy` is None",
                 );
+                return;
             }
             _ => {}
         }
@@ -141,12 +255,23 @@ fn dns_config(out: &mut Causes, spec: &Value, at: &Path<'_>) {
         at.field("searches")
             .invalid(out, &Value::Array(searches.to_vec()), &detail);
     }
+    let length: usize = searches
+        .iter()
+        .filter_map(Value::as_str)
+        .map(str::len)
+        .sum();
+    if length + searches.len().saturating_sub(1) > MAX_SEARCH_CHARACTERS {
+        let detail = format!(
+            "must not have more than {MAX_SEARCH_CHARACTERS} characters (including spaces) in the search list"
+        );
+        at.field("searches")
+            .invalid(out, &Value::Array(searches.to_vec()), &detail);
+    }
     let list_at = at.field("searches");
     for (i, domain) in searches.iter().filter_map(Value::as_str).enumerate() {
-        if domain != "." || searches.len() > 1 || domain.is_empty() {
+        if domain != "." {
             // A final dot is fine.
-            let name = domain.strip_suffix('.').filter(|n| !n.is_empty());
-            let name = name.unwrap_or(domain);
+            let name = domain.strip_suffix('.').unwrap_or(domain);
             list_at.index(i).all_invalid(out, name, search_domain(name));
         }
     }
@@ -154,81 +279,6 @@ fn dns_config(out: &mut Causes, spec: &Value, at: &Path<'_>) {
     for (i, option) in items(config, "options") {
         if text(option, "name").is_empty() {
             list_at.index(i).required(out, "must not be empty");
-        }
-    }
-}
-
-fn security_context(out: &mut Causes, spec: &Value, at: &Path<'_>) {
-    if spec.get("hostUsers") == Some(&Value::Bool(false)) {
-        for field in ["hostNetwork", "hostPID", "hostIPC"] {
-            if flag(spec, field) {
-                at.field(field).forbidden(out, "when `hostUsers` is false");
-            }
-        }
-    }
-    let Some(context) = some(spec, "securityContext") else {
-        return;
-    };
-    let at = at.field("securityContext");
-    for field in ["fsGroup", "runAsUser", "runAsGroup"] {
-        at.field(field).between(out, context.get(field), 0, MAX_ID);
-    }
-    let groups_at = at.field("supplementalGroups");
-    for (i, group) in items(context, "supplementalGroups") {
-        groups_at.index(i).between(out, Some(group), 0, MAX_ID);
-    }
-    if flag(spec, "shareProcessNamespace") && flag(spec, "hostPID") {
-        at.field("shareProcessNamespace").invalid(
-            out,
-            &Value::Bool(true),
-            "ShareProcessNamespace and HostPID cannot both be enabled",
-        );
-    }
-    seccomp(out, context, &at.field("seccompProfile"));
-    if let Some(policy) = some(context, "fsGroupChangePolicy").and_then(Value::as_str) {
-        at.field("fsGroupChangePolicy")
-            .one_of(out, policy, &["Always", "OnRootMismatch"]);
-    }
-}
-
-/// What Linux alone knows may not be asked of Windows.
-fn windows(out: &mut Causes, spec: &Value, at: &Path<'_>) {
-    let os = some(spec, "os");
-    if let Some(os) = os {
-        let os_at = at.field("os").field("name").to_string();
-        let name = text(os, "name");
-        if name.is_empty() {
-            out.push(Cause::required(os_at, ""));
-        } else if !matches!(name, "linux" | "windows") {
-            out.push(Cause::not_supported(
-                os_at,
-                &Value::String(name.to_owned()),
-                &["linux", "windows"],
-            ));
-        }
-    }
-    if os.is_none_or(|os| text(os, "name") != "windows") {
-        return;
-    }
-    let Some(context) = some(spec, "securityContext") else {
-        return;
-    };
-    let at = at.field("securityContext");
-    let fields = [
-        "appArmorProfile",
-        "seLinuxOptions",
-        "seccompProfile",
-        "fsGroup",
-        "fsGroupChangePolicy",
-        "sysctls",
-        "runAsUser",
-        "runAsGroup",
-        "supplementalGroups",
-    ];
-    for field in fields {
-        if some(context, field).is_some() {
-            at.field(field)
-                .forbidden(out, "cannot be set for a windows pod");
         }
     }
 }
@@ -306,11 +356,40 @@ fn spread_constraints(out: &mut Causes, spec: &Value, at: &Path<'_>) {
                 at.field(field).one_of(out, policy, &["Honor", "Ignore"]);
             }
         }
+        match_label_keys(out, constraint, &at.field("matchLabelKeys"));
         label_selector(
             out,
             constraint.get("labelSelector"),
             &at.field("labelSelector"),
         );
+    }
+}
+
+/// Keys whose values are taken from the pod: they may not stand in the selector as well.
+fn match_label_keys(out: &mut Causes, constraint: &Value, at: &Path<'_>) {
+    let keys = list(constraint, "matchLabelKeys");
+    if keys.is_empty() {
+        return;
+    }
+    let selector = some(constraint, "labelSelector");
+    if selector.is_none() {
+        at.forbidden(out, "must not be specified when labelSelector is not set");
+    }
+    let selected = |key: &str| {
+        selector.is_some_and(|s| {
+            s["matchLabels"].get(key).is_some()
+                || list(s, "matchExpressions")
+                    .iter()
+                    .any(|e| text(e, "key") == key)
+        })
+    };
+    for (i, key) in keys.iter().filter_map(Value::as_str).enumerate() {
+        let at = at.index(i);
+        at.all_invalid(out, key, qualified_name(key));
+        if selected(key) {
+            let detail = "exists in both matchLabelKeys and labelSelector";
+            at.invalid_text(out, key, detail);
+        }
     }
 }
 
@@ -346,9 +425,9 @@ pub fn tolerations(out: &mut Causes, spec: &Value, at: &Path<'_>) {
             }
             "Exists" => {
                 if !value.is_empty() {
-                    at.field("operator").invalid(
+                    at.field("operator").invalid_text(
                         out,
-                        toleration,
+                        value,
                         "value must be empty when `operator` is 'Exists'",
                     );
                 }

@@ -3,19 +3,25 @@
 use oarlock_model::meta;
 use serde_json::{Map, Value, json};
 
+use super::definition;
 use super::quantity::qos_class;
 
 pub fn create_of(group: &str, kind: &str) -> fn(&mut Value) {
     match (group, kind) {
         ("", "Pod") => pod,
         ("", "Namespace") => namespace,
-        ("", "PersistentVolumeClaim" | "PersistentVolume") => pending,
+        ("", "PersistentVolumeClaim") => |o| {
+            pending(o);
+            one_data_source(o);
+        },
+        ("", "PersistentVolume") => pending,
         ("apps", "DaemonSet") => |o| template_generation(o, 1),
         ("batch", "Job") => job,
         ("rbac.authorization.k8s.io", "Role" | "ClusterRole") => |o| null_if_empty(o, "/rules"),
         ("discovery.k8s.io", "EndpointSlice") => |o| null_if_empty(o, "/endpoints"),
         ("storage.k8s.io", "CSINode") => |o| null_if_empty(o, "/spec/drivers"),
         ("coordination.k8s.io", "Lease") => lease,
+        ("apiextensions.k8s.io", "CustomResourceDefinition") => definition::prepare_create,
         _ => |_| {},
     }
 }
@@ -30,12 +36,21 @@ pub fn update_of(group: &str, kind: &str) -> fn(&mut Value, &Value) {
             template_generation(new, before + i64::from(changed));
         },
         ("", "Pod") => keep_qos,
+        ("", "PersistentVolumeClaim") => |new, _| one_data_source(new),
         ("rbac.authorization.k8s.io", "Role" | "ClusterRole") => |o, _| null_if_empty(o, "/rules"),
         ("discovery.k8s.io", "EndpointSlice") => |o, _| null_if_empty(o, "/endpoints"),
         ("storage.k8s.io", "CSINode") => |o, _| null_if_empty(o, "/spec/drivers"),
         ("coordination.k8s.io", "Lease") => |new, _| lease(new),
         ("", "Service") => drop_fields_of_old_type,
+        ("apiextensions.k8s.io", "CustomResourceDefinition") => definition::prepare_update,
         _ => |_, _| {},
+    }
+}
+
+pub fn settle_of(group: &str, kind: &str) -> fn(&mut Value) {
+    match (group, kind) {
+        ("batch", "Job") | ("", "ReplicationController") => labels_of_template,
+        _ => |_| {},
     }
 }
 
@@ -152,6 +167,42 @@ fn drop_fields_of_old_type(new: &mut Value, old: &Value) {
     }
 }
 
+/// Two names of one field.
+fn one_data_source(claim: &mut Value) {
+    let Some(spec) = claim.get_mut("spec").and_then(Value::as_object_mut) else {
+        return;
+    };
+    for (from, to) in [
+        ("dataSource", "dataSourceRef"),
+        ("dataSourceRef", "dataSource"),
+    ] {
+        let absent = spec.get(to).is_none_or(Value::is_null);
+        let source = spec.get(from).filter(|s| {
+            absent && s.is_object() && s["namespace"].as_str().unwrap_or("").is_empty()
+        });
+        if let Some(source) = source.cloned() {
+            spec.insert(to.to_owned(), source);
+        }
+    }
+}
+
+/// Without labels of its own, an object has those of its template.
+fn labels_of_template(object: &mut Value) {
+    let own = object
+        .pointer("/metadata/labels")
+        .and_then(Value::as_object);
+    if own.is_some_and(|l| !l.is_empty()) {
+        return;
+    }
+    let labels = object
+        .pointer("/spec/template/metadata/labels")
+        .filter(|l| l.as_object().is_some_and(|l| !l.is_empty()))
+        .cloned();
+    if let Some(labels) = labels {
+        meta::metadata_mut(object).insert("labels".to_owned(), labels);
+    }
+}
+
 fn keep_qos(new: &mut Value, old: &Value) {
     if let Some(class) = old.pointer("/status/qosClass").cloned() {
         let status = meta::child_map_mut(meta::as_map_mut(new), "status");
@@ -199,18 +250,9 @@ fn job(object: &mut Value) {
             .entry(label)
             .or_insert_with(|| Value::String(value.clone()));
     }
-    let labels = labels.clone();
     let selector = meta::child_map_mut(spec, "selector");
     let wanted = meta::child_map_mut(selector, "matchLabels");
     wanted
         .entry("batch.kubernetes.io/controller-uid")
         .or_insert_with(|| Value::String(uid.clone()));
-    let metadata = meta::metadata_mut(object);
-    if metadata
-        .get("labels")
-        .and_then(Value::as_object)
-        .is_none_or(Map::is_empty)
-    {
-        metadata.insert("labels".to_owned(), Value::Object(labels));
-    }
 }

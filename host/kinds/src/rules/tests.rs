@@ -198,3 +198,95 @@ fn updates() {
         "{refused:?}"
     );
 }
+
+/// A pod whose spec has these fields besides a container.
+fn pod_with(fields: Value) -> Value {
+    let mut spec = pod_spec();
+    for (field, value) in fields.as_object().expect("fields") {
+        spec[field] = value.clone();
+    }
+    defaulted(
+        "",
+        "Pod",
+        json!({"metadata": {"name": "p", "namespace": "n"}, "spec": spec}),
+    )
+}
+
+#[test]
+fn pods_in_depth() {
+    let container = |fields: Value| {
+        let mut one = json!({"name": "c", "image": "i:1"});
+        for (field, value) in fields.as_object().expect("fields") {
+            one[field] = value.clone();
+        }
+        json!({"containers": [one]})
+    };
+    let cases = [
+        (
+            container(json!({"lifecycle": {"preStop": {"sleep": {"seconds": 31}}}})),
+            "spec.containers[0].lifecycle.preStop.sleep: Invalid value: 31: must be non-negative and less than terminationGracePeriodSeconds (30)",
+        ),
+        (
+            container(json!({"resources": {"limits": {"hugepages-2Mi": "3Mi", "cpu": "1"}}})),
+            "spec.containers[0].resources.limits[hugepages-2Mi]: Invalid value: \"3Mi\": 3Mi is not positive integer multiple of hugepages-2Mi",
+        ),
+        (
+            container(json!({"securityContext": {"procMount": "Unmasked"}})),
+            "spec.containers[0].securityContext.procMount: Invalid value: \"Unmasked\": `hostUsers` must be false to use `Unmasked`",
+        ),
+        (
+            json!({"volumes": [{"name": "v", "emptyDir": {}, "downwardAPI": {"items": []}}]}),
+            "spec.volumes[0].downwarAPI: Forbidden: may not specify more than 1 volume type",
+        ),
+        (
+            json!({"os": {"name": "windows"}, "hostPID": true}),
+            "spec.hostPID: Forbidden: cannot be set for a windows pod",
+        ),
+        (
+            json!({"resources": {"limits": {"cpu": "1"}, "requests": {"cpu": "100m"}}, "containers": [
+                {"name": "c", "image": "i:1", "resources": {"requests": {"cpu": "200m"}}}]}),
+            "spec.resources.requests[cpu]: Invalid value: \"100m\": must be greater than or equal to aggregate container requests of 200m",
+        ),
+        (
+            json!({"ephemeralContainers": [{"name": "e", "image": "i:1"}]}),
+            "spec.ephemeralContainers: Forbidden: cannot be set on create",
+        ),
+    ];
+    for (fields, want) in cases {
+        let pod = pod_with(fields);
+        // What is limited is requested too, and may be told twice.
+        let got = causes("", "Pod", &pod, None);
+        assert_eq!(got.first().map(String::as_str), Some(want));
+    }
+    let whole = pod_with(
+        json!({"resources": {"limits": {"cpu": "1", "memory": "1Gi"}}, "containers": [
+        {"name": "c", "image": "i:1", "resources": {"requests": {"cpu": "200m"}}}]}),
+    );
+    assert_eq!(
+        whole["spec"]["resources"]["requests"],
+        json!({"cpu": "200m", "memory": "1Gi"})
+    );
+}
+
+#[test]
+fn limits_and_jobs() {
+    let range = json!({"metadata": {"name": "l", "namespace": "n"}, "spec": {"limits": [
+        {"type": "Container", "min": {"cpu": "2"}, "max": {"cpu": "1"}, "maxLimitRequestRatio": {"cpu": "500m"}}]}});
+    assert_eq!(
+        causes("", "LimitRange", &range, None),
+        [
+            "spec.limits[0].min[cpu]: Invalid value: \"2\": min value 2 is greater than max value 1",
+            "spec.limits[0].maxLimitRequestRatio[cpu]: Invalid value: \"500m\": ratio 500m is less than 1"
+        ]
+    );
+    let quota = json!({"metadata": {"name": "q", "namespace": "n"}, "spec": {"hard": {"services": "1"}, "scopes": ["BestEffort"]}});
+    assert_eq!(
+        causes("", "ResourceQuota", &quota, None),
+        ["spec.scopes: Invalid value: [\"BestEffort\"]: unsupported scope applied to resource"]
+    );
+    assert_eq!(super::job_status::indexes("0-2,4", 5), Ok(4));
+    assert_eq!(
+        super::job_status::indexes("3,1", 5),
+        Err("non-increasing order, previous: 3, current: 1".to_owned())
+    );
+}

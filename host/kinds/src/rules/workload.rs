@@ -15,7 +15,8 @@ pub fn template(out: &mut Causes, template: &Value, at: &Path<'_>, old: Option<&
         return;
     }
     template_meta(out, template, at);
-    pod_spec(out, &template["spec"], &at.field("spec"));
+    annotations_of_pod(out, template, &at.field("annotations"));
+    pod_spec(out, &template["spec"], None, &at.field("spec"));
     if !super::path::list(&template["spec"], "ephemeralContainers").is_empty() {
         at.field("spec")
             .field("ephemeralContainers")
@@ -58,32 +59,43 @@ fn selector_matches(out: &mut Causes, spec: &Value, at: &Path<'_>) {
     }
 }
 
-fn always_restarts(out: &mut Causes, spec: &Value, at: &Path<'_>) {
+fn always_restarts(out: &mut Causes, spec: &Value, at: &Path<'_>, kind: &str) {
     let at = at.field("template");
     let at = at.field("spec");
     let policy = text(&spec["template"]["spec"], "restartPolicy");
-    if policy != "Always" && !policy.is_empty() {
+    if policy != "Always" {
         at.field("restartPolicy")
             .unsupported(out, policy, &["Always"]);
     }
     if some(&spec["template"]["spec"], "activeDeadlineSeconds").is_some() {
-        at.field("activeDeadlineSeconds").forbidden(
-            out,
-            "activeDeadlineSeconds in pod template is not supported",
-        );
+        let detail = format!("activeDeadlineSeconds in {kind} is not Supported");
+        at.field("activeDeadlineSeconds").forbidden(out, &detail);
     }
 }
 
 /// What all kinds with `selector` and `template` have in common.
-fn pods_of(out: &mut Causes, spec: &Value, at: &Path<'_>, old: Option<&Value>) {
-    selector_matches(out, spec, at);
+fn pods_of(out: &mut Causes, spec: &Value, at: &Path<'_>, old: Option<&Value>, kind: &str) {
+    match some(spec, "selector").map(LabelSelector::from_object) {
+        Some(Err(_)) => {
+            let detail = if kind == "StatefulSet" {
+                ""
+            } else {
+                "invalid label selector"
+            };
+            if kind != "DaemonSet" {
+                at.field("selector").invalid(out, &spec["selector"], detail);
+                return;
+            }
+        }
+        _ => selector_matches(out, spec, at),
+    }
     template(
         out,
         &spec["template"],
         &at.field("template"),
         old.map(|o| &o["spec"]["template"]),
     );
-    always_restarts(out, spec, at);
+    always_restarts(out, spec, at, kind);
 }
 
 fn same_selector(out: &mut Causes, new: &Value, old: Option<&Value>) {
@@ -126,6 +138,22 @@ fn at_most_all(out: &mut Causes, value: Option<&Value>, at: &Path<'_>) {
 pub fn deployment(new: &Value, old: Option<&Value>) -> Causes {
     let mut out = Causes::new();
     meta_of(&mut out, new, old, "apps", "Deployment");
+    status_counts(
+        &mut out,
+        new,
+        old,
+        &[
+            "observedGeneration",
+            "replicas",
+            "updatedReplicas",
+            "readyReplicas",
+            "availableReplicas",
+            "unavailableReplicas",
+            "collisionCount",
+        ],
+        &["updatedReplicas", "readyReplicas", "availableReplicas"],
+        "readyReplicas",
+    );
     if unchanged(new, old) {
         return out;
     }
@@ -133,7 +161,7 @@ pub fn deployment(new: &Value, old: Option<&Value>) -> Causes {
     at.field("replicas")
         .not_negative(&mut out, spec.get("replicas"));
     selector(&mut out, spec, &at, "deployment");
-    pods_of(&mut out, spec, &at, old);
+    pods_of(&mut out, spec, &at, old, "ReplicaSet");
     strategy(&mut out, &spec["strategy"], &at.field("strategy"));
     at.field("minReadySeconds")
         .not_negative(&mut out, spec.get("minReadySeconds"));
@@ -152,6 +180,11 @@ pub fn deployment(new: &Value, old: Option<&Value>) -> Causes {
     }
     same_selector(&mut out, new, old);
     out
+}
+
+/// What the system itself writes on pods is checked in templates, too.
+fn annotations_of_pod(out: &mut Causes, template: &Value, at: &Path<'_>) {
+    super::pod::annotations(out, template, at);
 }
 
 /// True if an update left the spec alone: it was checked when it was made.
@@ -185,16 +218,37 @@ fn strategy(out: &mut Causes, strategy: &Value, at: &Path<'_>) {
                 at_most_all(out, rolling.get("maxUnavailable"), &down_at);
             }
         },
-        "" => at.field("type").required(out, ""),
-        other => at
-            .field("type")
-            .unsupported(out, other, &["Recreate", "RollingUpdate"]),
+        _ => {
+            let shown = super::face::show("DeploymentStrategy", strategy);
+            let message = format!(
+                "Unsupported value: {shown}: supported values: \"Recreate\", \"RollingUpdate\""
+            );
+            out.push(Cause::new(
+                "FieldValueNotSupported",
+                at.to_string(),
+                message,
+            ));
+        }
     }
 }
 
 pub fn replica_set(new: &Value, old: Option<&Value>) -> Causes {
     let mut out = Causes::new();
     meta_of(&mut out, new, old, "apps", "ReplicaSet");
+    status_counts(
+        &mut out,
+        new,
+        old,
+        &[
+            "replicas",
+            "fullyLabeledReplicas",
+            "readyReplicas",
+            "availableReplicas",
+            "observedGeneration",
+        ],
+        &["fullyLabeledReplicas", "readyReplicas", "availableReplicas"],
+        "readyReplicas",
+    );
     if unchanged(new, old) {
         return out;
     }
@@ -204,7 +258,7 @@ pub fn replica_set(new: &Value, old: Option<&Value>) -> Causes {
     at.field("minReadySeconds")
         .not_negative(&mut out, spec.get("minReadySeconds"));
     selector(&mut out, spec, &at, "deployment");
-    pods_of(&mut out, spec, &at, old);
+    pods_of(&mut out, spec, &at, old, "ReplicaSet");
     same_selector(&mut out, new, old);
     out
 }
@@ -212,6 +266,20 @@ pub fn replica_set(new: &Value, old: Option<&Value>) -> Causes {
 pub fn replication_controller(new: &Value, old: Option<&Value>) -> Causes {
     let mut out = Causes::new();
     meta_of(&mut out, new, old, "", "ReplicationController");
+    status_counts(
+        &mut out,
+        new,
+        old,
+        &[
+            "replicas",
+            "fullyLabeledReplicas",
+            "readyReplicas",
+            "availableReplicas",
+            "observedGeneration",
+        ],
+        &["fullyLabeledReplicas", "readyReplicas", "availableReplicas"],
+        "readyReplicas",
+    );
     if unchanged(new, old) {
         return out;
     }
@@ -251,7 +319,7 @@ pub fn replication_controller(new: &Value, old: Option<&Value>) -> Causes {
                 &at.field("template"),
                 old.map(|o| &o["spec"]["template"]),
             );
-            always_restarts(&mut out, spec, &at);
+            always_restarts(&mut out, spec, &at, "ReplicationController");
         }
     }
     out
@@ -260,6 +328,24 @@ pub fn replication_controller(new: &Value, old: Option<&Value>) -> Causes {
 pub fn daemon_set(new: &Value, old: Option<&Value>) -> Causes {
     let mut out = Causes::new();
     meta_of(&mut out, new, old, "apps", "DaemonSet");
+    status_counts(
+        &mut out,
+        new,
+        old,
+        &[
+            "currentNumberScheduled",
+            "numberMisscheduled",
+            "desiredNumberScheduled",
+            "numberReady",
+            "observedGeneration",
+            "updatedNumberScheduled",
+            "numberAvailable",
+            "numberUnavailable",
+            "collisionCount",
+        ],
+        &[],
+        "",
+    );
     if unchanged(new, old) {
         return out;
     }
@@ -277,7 +363,7 @@ pub fn daemon_set(new: &Value, old: Option<&Value>) -> Causes {
             "`selector` does not match template `labels`",
         );
     }
-    pods_of(&mut out, spec, &at, old);
+    pods_of(&mut out, spec, &at, old, "DaemonSet");
     at.field("minReadySeconds")
         .not_negative(&mut out, spec.get("minReadySeconds"));
     let strategy = &spec["updateStrategy"];
@@ -294,11 +380,14 @@ pub fn daemon_set(new: &Value, old: Option<&Value>) -> Causes {
                     &at.field("maxUnavailable"),
                 );
                 let up = int_or_percent(&mut out, rolling.get("maxSurge"), &at.field("maxSurge"));
-                match (down, up) {
-                    (0, 0) => at
+                for field in ["maxUnavailable", "maxSurge"] {
+                    at_most_all(&mut out, rolling.get(field), &at.field(field));
+                }
+                match (down != 0, up != 0) {
+                    (false, false) => at
                         .field("maxUnavailable")
                         .required(&mut out, "cannot be 0 when maxSurge is 0"),
-                    (1.., 1..) => {
+                    (true, true) => {
                         let value = rolling.get("maxSurge").unwrap_or(&Value::Null);
                         at.field("maxSurge").invalid(
                             &mut out,
@@ -308,18 +397,18 @@ pub fn daemon_set(new: &Value, old: Option<&Value>) -> Causes {
                     }
                     _ => {}
                 }
-                at_most_all(
-                    &mut out,
-                    rolling.get("maxUnavailable"),
-                    &at.field("maxUnavailable"),
-                );
             }
         },
-        "" => strategy_at.field("type").required(&mut out, ""),
-        other => {
-            strategy_at
-                .field("type")
-                .unsupported(&mut out, other, &["OnDelete", "RollingUpdate"]);
+        _ => {
+            let shown = super::face::show("DeploymentStrategy", strategy);
+            let message = format!(
+                "Unsupported value: {shown}: supported values: \"OnDelete\", \"RollingUpdate\""
+            );
+            out.push(Cause::new(
+                "FieldValueNotSupported",
+                strategy_at.to_string(),
+                message,
+            ));
         }
     }
     at.field("revisionHistoryLimit")
@@ -341,6 +430,27 @@ const STATEFUL_SET_FIELDS: [&str; 7] = [
 pub fn stateful_set(new: &Value, old: Option<&Value>) -> Causes {
     let mut out = Causes::new();
     meta_of(&mut out, new, old, "apps", "StatefulSet");
+    status_counts(
+        &mut out,
+        new,
+        old,
+        &[
+            "replicas",
+            "readyReplicas",
+            "currentReplicas",
+            "updatedReplicas",
+            "availableReplicas",
+            "observedGeneration",
+            "collisionCount",
+        ],
+        &[
+            "readyReplicas",
+            "currentReplicas",
+            "updatedReplicas",
+            "availableReplicas",
+        ],
+        "status.readyReplicas",
+    );
     if unchanged(new, old) {
         return out;
     }
@@ -361,11 +471,15 @@ pub fn stateful_set(new: &Value, old: Option<&Value>) -> Causes {
         "" => strategy_at.required(&mut out, ""),
         "OnDelete" => {
             if rolling.is_some() {
-                strategy_at.field("rollingUpdate").invalid(
-                    &mut out,
-                    rolling.unwrap_or(&Value::Null),
-                    "only allowed for updateStrategy 'RollingUpdate'",
-                );
+                let shown =
+                    super::face::show("StatefulSetRollingUpdate", rolling.unwrap_or(&Value::Null));
+                out.push(Cause::new(
+                    "FieldValueInvalid",
+                    strategy_at.field("rollingUpdate").to_string(),
+                    format!(
+                        "Invalid value: {shown}: only allowed for updateStrategy 'RollingUpdate'"
+                    ),
+                ));
             }
         }
         "RollingUpdate" => {
@@ -373,11 +487,22 @@ pub fn stateful_set(new: &Value, old: Option<&Value>) -> Causes {
                 let at = strategy_at.field("rollingUpdate");
                 at.field("partition")
                     .not_negative(&mut out, rolling.get("partition"));
+                if let Some(most) = some(rolling, "maxUnavailable") {
+                    let at = at.field("maxUnavailable");
+                    if int_or_percent(&mut out, Some(most), &at) == 0 {
+                        at.invalid(&mut out, most, "cannot be 0");
+                    }
+                    at_most_all(&mut out, Some(most), &at);
+                }
             }
         }
         _ => {
-            let detail = "must be 'RollingUpdate' or 'OnDelete'";
-            strategy_at.invalid(&mut out, strategy, detail);
+            let shown = super::face::show("StatefulSetUpdateStrategy", strategy);
+            out.push(Cause::new(
+                "FieldValueInvalid",
+                strategy_at.to_string(),
+                format!("Invalid value: {shown}: must be 'RollingUpdate' or 'OnDelete'"),
+            ));
         }
     }
     let retention_at = at.field("persistentVolumeClaimRetentionPolicy");
@@ -399,7 +524,7 @@ pub fn stateful_set(new: &Value, old: Option<&Value>) -> Causes {
         .not_negative(&mut out, spec["ordinals"].get("start"));
     selector(&mut out, spec, &at, "statefulset");
     let with_claims = with_claim_volumes(spec);
-    pods_of(&mut out, &with_claims, &at, None);
+    pods_of(&mut out, &with_claims, &at, None, "StatefulSet");
     let claims_at = at.field("volumeClaimTemplates");
     for (i, claim) in items(spec, "volumeClaimTemplates") {
         if old.is_none() {
@@ -465,6 +590,46 @@ fn claim_template(out: &mut Causes, claim: &Value, at: &Path<'_>) {
     claim_spec(out, &claim["spec"], &at.field("spec"));
 }
 
+/// Numbers of a status: none negative, none more than there are.
+fn status_counts(
+    out: &mut Causes,
+    new: &Value,
+    old: Option<&Value>,
+    counts: &[&str],
+    parts: &[&str],
+    ready: &str,
+) {
+    if old.is_none_or(|old| old["status"] == new["status"]) {
+        return;
+    }
+    let (status, at) = (&new["status"], Path::new("status"));
+    let number = |status: &Value, field: &str| status.get(field).and_then(Value::as_i64);
+    for field in counts {
+        at.field(field).not_negative(out, status.get(*field));
+    }
+    let all = number(status, "replicas").unwrap_or(0);
+    for field in parts {
+        let part = number(status, field).unwrap_or(0);
+        if part > all {
+            let detail = "cannot be greater than status.replicas";
+            at.field(field).invalid(out, &Value::from(part), detail);
+        }
+    }
+    let available = number(status, "availableReplicas").unwrap_or(0);
+    if !ready.is_empty() && available > number(status, "readyReplicas").unwrap_or(0) {
+        let detail = format!("cannot be greater than {ready}");
+        at.field("availableReplicas")
+            .invalid(out, &Value::from(available), &detail);
+    }
+    let before = old.and_then(|old| number(&old["status"], "collisionCount"));
+    let now = number(status, "collisionCount");
+    if before.is_some_and(|before| now.is_none_or(|now| now < before)) {
+        let shown = Value::from(now.unwrap_or(0));
+        at.field("collisionCount")
+            .invalid(out, &shown, "cannot be decremented");
+    }
+}
+
 pub fn pod_template(new: &Value, old: Option<&Value>) -> Causes {
     let mut out = Causes::new();
     meta_of(&mut out, new, old, "", "PodTemplate");
@@ -473,56 +638,16 @@ pub fn pod_template(new: &Value, old: Option<&Value>) -> Causes {
     out
 }
 
-/// Warnings that every pod spec may give.
-pub fn pod_warnings(spec: &Value, at: &Path<'_>) -> Vec<String> {
-    let mut texts = Vec::new();
-    let grace = spec
-        .get("terminationGracePeriodSeconds")
-        .and_then(Value::as_i64);
-    if grace.is_some_and(|seconds| seconds < 0) {
-        let field = at.field("terminationGracePeriodSeconds");
-        texts.push(format!(
-            "{field}: must be >= 0; negative values are invalid and will be treated as 1"
-        ));
+/// A revision keeps what it recorded.
+pub fn controller_revision(new: &Value, old: Option<&Value>) -> Causes {
+    let mut out = Causes::new();
+    super::metadata::whole_meta_of(&mut out, new, old, "apps", "ControllerRevision");
+    if some(new, "data").is_none() {
+        Path::new("data").required(&mut out, "data is mandatory");
     }
-    let list_at = at.field("imagePullSecrets");
-    let secrets: Vec<&str> = super::path::list(spec, "imagePullSecrets")
-        .iter()
-        .map(|s| text(s, "name"))
-        .collect();
-    for (i, name) in secrets
-        .iter()
-        .enumerate()
-        .filter(|(i, name)| !name.is_empty() && secrets[..*i].contains(name))
-    {
-        let at = list_at.index(i);
-        texts.push(format!("{}: duplicate name {name:?}", at.field("name")));
+    Path::new("revision").not_negative(&mut out, new.get("revision"));
+    if let Some(old) = old {
+        Path::new("data").same(&mut out, new.get("data"), old.get("data"));
     }
-    for (i, _) in secrets
-        .iter()
-        .enumerate()
-        .filter(|(_, name)| name.is_empty())
-    {
-        let at = list_at.index(i);
-        texts.push(format!("{}: invalid empty name \"\"", at.field("name")));
-    }
-    let list_at = at.field("topologySpreadConstraints");
-    for (i, constraint) in items(spec, "topologySpreadConstraints") {
-        if some(constraint, "labelSelector").is_none() {
-            let at = list_at.index(i);
-            texts.push(format!(
-                "{}: a null labelSelector results in matching no pod",
-                at.field("labelSelector")
-            ));
-        }
-    }
-    texts
-}
-
-/// Names that pods and their hosts will have should be labels.
-pub fn name_warning(object: &Value) -> Option<String> {
-    let dotted = meta::name(object).contains('.');
-    dotted.then(|| {
-        "metadata.name: this is used in Pod names and hostnames, which can result in surprising behavior; a DNS label is recommended: [must not contain dots]".to_owned()
-    })
+    out
 }

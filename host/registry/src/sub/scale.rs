@@ -1,5 +1,6 @@
 //! `scale`: a view of an object's replicas as `autoscaling/v1.Scale`. Written back through the one update path.
 
+use oarlock_kinds::custom::ScalePaths;
 use oarlock_model::{ApiError, ApiResult, Cause, LabelSelector, meta, selector::Operator};
 use oarlock_schema::patch::{json_patch, merge_patch};
 use serde_json::{Map, Value, json};
@@ -11,6 +12,14 @@ use crate::{Body, Context, PatchKind, Registry, Stored, Target, Written, managed
 /// The Scale of a stored object.
 pub fn of(target: &Target, stored: &Stored) -> ApiResult<Stored> {
     let object = stored.to_value().map_err(ApiError::internal)?;
+    let path = spec_path(target);
+    let found = path.iter().try_fold(&object, |at, field| at.get(field));
+    if custom(target).is_some() && found.is_none() {
+        let path = path.join(".");
+        return Err(ApiError::internal(format!(
+            "the spec replicas field \".{path}\" does not exist"
+        )));
+    }
     stored_value(&view(target, &object), stored.revision)
 }
 
@@ -31,16 +40,17 @@ fn view(target: &Target, object: &Value) -> Value {
     })
     .collect::<Map<_, _>>();
     let mut spec = Map::new();
-    match object.pointer("/spec/replicas").and_then(Value::as_i64) {
+    let number = |path: &[&str]| {
+        let found = path.iter().try_fold(object, |at, field| at.get(field));
+        found.and_then(Value::as_i64)
+    };
+    match number(&spec_path(target)) {
         None | Some(0) => {}
         Some(replicas) => {
             spec.insert("replicas".to_owned(), json!(replicas));
         }
     }
-    let replicas = object
-        .pointer("/status/replicas")
-        .and_then(Value::as_i64)
-        .unwrap_or(0);
+    let replicas = number(&status_path(target)).unwrap_or(0);
     let mut status = json!({"replicas": replicas});
     let selector = selector_text(target, object);
     if !selector.is_empty() {
@@ -49,8 +59,33 @@ fn view(target: &Target, object: &Value) -> Value {
     json!({"kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": metadata, "spec": spec, "status": status})
 }
 
+fn custom(target: &Target) -> Option<&ScalePaths> {
+    target.row.custom.as_ref()?.scale.as_ref()
+}
+
+/// Where the wanted number of replicas stands.
+fn spec_path(target: &Target) -> Vec<&str> {
+    match custom(target) {
+        Some(scale) => scale.spec_replicas.iter().map(String::as_str).collect(),
+        None => vec!["spec", "replicas"],
+    }
+}
+
+fn status_path(target: &Target) -> Vec<&str> {
+    match custom(target) {
+        Some(scale) => scale.status_replicas.iter().map(String::as_str).collect(),
+        None => vec!["status", "replicas"],
+    }
+}
+
 /// The selector as a query parameter would have it, keys sorted.
 fn selector_text(target: &Target, object: &Value) -> String {
+    if let Some(scale) = custom(target) {
+        let path = scale.label_selector.iter().flatten();
+        let found = path.clone().try_fold(object, |at, field| at.get(field));
+        let text = found.filter(|_| path.count() > 0).and_then(Value::as_str);
+        return text.unwrap_or_default().to_owned();
+    }
     let Some(selector) = object.pointer("/spec/selector") else {
         return String::new();
     };
@@ -135,7 +170,8 @@ async fn write(
                     ApiError::bad_request("Scale in version \"v1\" cannot be handled as a Scale: spec.replicas is not an int32")
                 })?,
             };
-            if replicas < 0 {
+            // What a custom resource may say is checked with the rest of it.
+            if replicas < 0 && target.row.custom.is_none() {
                 let cause = Cause::invalid("spec.replicas", &json!(replicas), "must be greater than or equal to 0");
                 return Err(ApiError::invalid("autoscaling", "Scale", &target.name, vec![cause]));
             }
@@ -146,10 +182,17 @@ async fn write(
                     _ => {}
                 }
             }
-            let spec = meta::child_map_mut(meta::as_map_mut(&mut object), "spec");
-            let before = spec.insert("replicas".to_owned(), json!(replicas));
+            let path = spec_path(target);
+            let mut at = meta::as_map_mut(&mut object);
+            let Some((last, parents)) = path.split_last() else {
+                return Err(ApiError::internal("a scale has no path"));
+            };
+            for field in parents {
+                at = meta::child_map_mut(at, field);
+            }
+            let before = at.insert((*last).to_owned(), json!(replicas));
             let changed = before.and_then(|v| v.as_i64()).unwrap_or(0) != replicas;
-            managed::scaled(ctx, target, &mut object, changed, applied)?;
+            managed::scaled(ctx, target, &mut object, &path, changed, applied)?;
             Ok(Proposal { object, applied: true, whole: true })
         })
         .await?;

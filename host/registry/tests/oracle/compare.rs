@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use serde_json::{Map, Value};
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Bindings(HashMap<String, String>);
 
 /// Placeholders that stand for different texts each time.

@@ -33,6 +33,9 @@ pub struct Request {
     pub body: Option<Value>,
     #[serde(default)]
     pub background: bool,
+    /// Seconds within which the answer must have become what was recorded.
+    #[serde(default)]
+    pub poll: f64,
 }
 
 #[derive(Debug, Deserialize)]
@@ -47,6 +50,10 @@ pub struct Report {
     pub skipped: usize,
     pub differences: Vec<String>,
 }
+
+/// How long a polled answer is waited for, whatever was recorded, and how often it is looked at.
+const MAX_POLL_SECONDS: f64 = 1.0;
+const POLL_PERIOD: Duration = Duration::from_millis(10);
 
 pub struct Player {
     registry: Arc<Registry>,
@@ -105,23 +112,21 @@ impl Player {
                 report.skipped += 1;
                 continue;
             }
-            let (status, body) = match self.ask(&step.request, &bindings).await {
-                Outcome::Answer(status, body) => (status, body),
-                Outcome::NotOurs => {
-                    report.skipped += 1;
-                    // What later steps need is bound all the same.
-                    continue;
+            let patience = Duration::from_secs_f64(step.request.poll.min(MAX_POLL_SECONDS));
+            let deadline = tokio::time::Instant::now() + patience;
+            let outcome = loop {
+                let (outcome, bound) = self.try_step(step, &bindings).await;
+                let done = matches!(outcome, Some(None));
+                if done || tokio::time::Instant::now() >= deadline {
+                    bindings = bound;
+                    break outcome;
                 }
+                tokio::time::sleep(POLL_PERIOD).await;
             };
-            let difference = if status == step.response.status {
-                bindings.compare(&step.response.body, &body, "")
-            } else {
-                let text = body["message"].as_str().unwrap_or_default().to_owned();
-                let want = step.response.body["message"].as_str().unwrap_or_default();
-                Some(format!(
-                    "status {} {want:?} expected, found {status} {text:?}",
-                    step.response.status
-                ))
+            let Some(difference) = outcome else {
+                // What later steps need is bound all the same.
+                report.skipped += 1;
+                continue;
             };
             match difference {
                 None => report.agreed += 1,
@@ -132,6 +137,30 @@ impl Player {
             }
         }
         report
+    }
+
+    /// `None`: not the registry's; else what differs. With the bindings that the answer has made.
+    async fn try_step(
+        &self,
+        step: &Step,
+        bindings: &Bindings,
+    ) -> (Option<Option<String>>, Bindings) {
+        let mut bindings = bindings.clone();
+        let (status, body) = match self.ask(&step.request, &bindings).await {
+            Outcome::Answer(status, body) => (status, body),
+            Outcome::NotOurs => return (None, bindings),
+        };
+        let difference = if status == step.response.status {
+            bindings.compare(&step.response.body, &body, "")
+        } else {
+            let text = body["message"].as_str().unwrap_or_default().to_owned();
+            let want = step.response.body["message"].as_str().unwrap_or_default();
+            Some(format!(
+                "status {} {want:?} expected, found {status} {text:?}",
+                step.response.status
+            ))
+        };
+        (Some(difference), bindings)
     }
 
     fn route(&self, path: &str) -> Option<Asked> {
@@ -424,13 +453,15 @@ fn list_body(asked: &Asked, list: &oarlock_registry::List) -> Value {
         .map(|item| {
             let mut item = item.to_value().expect("json");
             let map = item.as_object_mut().expect("a map");
-            map.remove("kind");
-            map.remove("apiVersion");
+            if row.custom.is_none() {
+                map.remove("kind");
+                map.remove("apiVersion");
+            }
             item
         })
         .collect();
     let mut metadata = json!({"resourceVersion": list.revision.to_string()});
-    if !list.continue_token.is_empty() {
+    if row.custom.is_some() || !list.continue_token.is_empty() {
         metadata["continue"] = json!(list.continue_token);
     }
     if let Some(remaining) = list.remaining {

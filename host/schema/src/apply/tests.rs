@@ -89,6 +89,7 @@ fn writer(manager: &str) -> Writer<'_> {
         subresource: "",
         now: "2026-11-23T20:00:00Z",
         reset: &[&["status"]],
+        one_schema: false,
     }
 }
 

@@ -1,0 +1,55 @@
+//! What `authorizer` answers in the expressions of admission policies: what the server itself answers requests by.
+
+use oarlock_registry::{AuthorizationAttributes, AuthorizationDecision, Authorize, User};
+
+use crate::auth::{Access, Attributes};
+use crate::route::ResourcePath;
+
+#[derive(Debug)]
+pub struct ByAccess(pub Access);
+
+impl Authorize for ByAccess {
+    fn decide(&self, user: &User, asked: &AuthorizationAttributes) -> AuthorizationDecision {
+        let resource = asked.path.is_empty().then(|| ResourcePath {
+            group_version: "",
+            group: &asked.group,
+            version: "",
+            namespace: &asked.namespace,
+            resource: &asked.resource,
+            name: &asked.name,
+            subresource: &asked.subresource,
+            watch_prefix: false,
+        });
+        let attributes = Attributes {
+            verb: &asked.verb,
+            path: &asked.path,
+            resource,
+        };
+        AuthorizationDecision {
+            allowed: self.0.authorize(user, &attributes).is_ok(),
+            ..AuthorizationDecision::default()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_as_the_server_does() {
+        let by = ByAccess(Access::default());
+        let asked = AuthorizationAttributes {
+            verb: "get".to_owned(),
+            resource: "pods".to_owned(),
+            ..AuthorizationAttributes::default()
+        };
+        let mut user = User {
+            name: "someone".to_owned(),
+            ..User::default()
+        };
+        assert!(!by.decide(&user, &asked).allowed);
+        user.groups.push("system:masters".to_owned());
+        assert!(by.decide(&user, &asked).allowed);
+    }
+}

@@ -1,0 +1,168 @@
+//! Which writes a policy or webhook is about: rules by group, version, resource and operation; selectors by labels.
+//! Source: <https://kubernetes.io/docs/reference/access-authn-authz/validating-admission-policy/> (matchConstraints).
+
+use oarlock_model::{LabelSelector, meta};
+use serde_json::Value;
+
+use super::{AdmissionRequest, Operation};
+use crate::codec::tree;
+use crate::{Registry, Target, keys, strategy};
+
+/// `matchConstraints`, `matchResources`, or what a webhook says in their place.
+#[derive(Debug)]
+pub struct Matching {
+    /// `None`: there are no rules, and every write fits.
+    rules: Option<Vec<Rule>>,
+    excluded: Vec<Rule>,
+    namespaces: LabelSelector,
+    objects: LabelSelector,
+}
+
+#[derive(Debug)]
+struct Rule {
+    operations: Vec<String>,
+    groups: Vec<String>,
+    versions: Vec<String>,
+    resources: Vec<String>,
+    names: Vec<String>,
+    scope: String,
+}
+
+fn texts(list: &Value) -> Vec<String> {
+    let texts = list.as_array().into_iter().flatten();
+    texts
+        .filter_map(|t| t.as_str().map(str::to_owned))
+        .collect()
+}
+
+impl Rule {
+    fn of(rule: &Value) -> Self {
+        Self {
+            operations: texts(&rule["operations"]),
+            groups: texts(&rule["apiGroups"]),
+            versions: texts(&rule["apiVersions"]),
+            resources: texts(&rule["resources"]),
+            names: texts(&rule["resourceNames"]),
+            scope: rule["scope"].as_str().unwrap_or("*").to_owned(),
+        }
+    }
+
+    fn fits(&self, target: &Target, operation: Operation) -> bool {
+        let row = &target.row;
+        let has = |list: &[String], wanted: &str| list.iter().any(|t| t == "*" || t == wanted);
+        let resource = |pattern: &String| {
+            let (resource, sub) = pattern.split_once('/').unwrap_or((pattern, ""));
+            let whole = resource == "*" || resource == row.resource;
+            // `*` alone is every resource, and no subresource.
+            whole && (sub == "*" || sub == target.subresource)
+        };
+        let scope = match self.scope.as_str() {
+            "Namespaced" => row.namespaced,
+            "Cluster" => !row.namespaced,
+            _ => true,
+        };
+        scope
+            && has(&self.operations, operation.as_str())
+            && has(&self.groups, &row.group)
+            && has(&self.versions, &row.version)
+            && self.resources.iter().any(resource)
+            && (self.names.is_empty() || self.names.contains(&target.name))
+    }
+}
+
+impl Matching {
+    /// Of a `matchConstraints`, or of a webhook (which calls its rules `rules`). A selector that cannot be read fits nothing
+    /// that has passed validation, so the error says so.
+    pub fn of(from: &Value) -> Result<Self, String> {
+        let rules = |field: &str| {
+            let rules = from[field].as_array();
+            rules.map(|rules| rules.iter().map(Rule::of).collect::<Vec<_>>())
+        };
+        let selector = |field: &str| match &from[field] {
+            Value::Null => Ok(LabelSelector::everything()),
+            selector => LabelSelector::from_object(selector).map_err(|e| e.to_string()),
+        };
+        Ok(Self {
+            rules: rules("resourceRules").or_else(|| rules("rules")),
+            excluded: rules("excludeResourceRules").unwrap_or_default(),
+            namespaces: selector("namespaceSelector")?,
+            objects: selector("objectSelector")?,
+        })
+    }
+
+    /// Fits no write.
+    pub fn nothing() -> Self {
+        Self {
+            rules: Some(Vec::new()),
+            excluded: Vec::new(),
+            namespaces: LabelSelector::everything(),
+            objects: LabelSelector::everything(),
+        }
+    }
+
+    /// By kind and operation alone; cheap.
+    pub fn fits_kind(&self, target: &Target, operation: Operation) -> bool {
+        let some = |rules: &[Rule]| rules.iter().any(|rule| rule.fits(target, operation));
+        self.rules.as_deref().is_none_or(some) && !some(&self.excluded)
+    }
+
+    pub fn fits(
+        &self,
+        registry: &Registry,
+        request: &AdmissionRequest<'_>,
+    ) -> Result<bool, String> {
+        Ok(self.fits_kind(request.target, request.operation)
+            && self.fits_namespace(registry, request)?
+            && self.fits_object(request))
+    }
+
+    fn fits_object(&self, request: &AdmissionRequest<'_>) -> bool {
+        if self.objects.is_everything() {
+            return true;
+        }
+        let fits = |object: &Value| self.objects.matches(meta::labels(object));
+        request.object.as_deref().is_some_and(fits) || request.old.is_some_and(fits)
+    }
+
+    fn fits_namespace(
+        &self,
+        registry: &Registry,
+        request: &AdmissionRequest<'_>,
+    ) -> Result<bool, String> {
+        if self.namespaces.is_everything() {
+            return Ok(true);
+        }
+        let target = request.target;
+        if strategy::is(&target.row, "", "Namespace") {
+            // A namespace is chosen by its own labels.
+            let object = request.object.as_deref().or(request.old);
+            return Ok(self.namespaces.matches(object.and_then(meta::labels)));
+        }
+        if target.namespace.is_empty() {
+            return Ok(true);
+        }
+        let namespace = namespace(registry, &target.namespace)
+            .ok_or_else(|| format!("namespaces \"{}\" not found", target.namespace))?;
+        Ok(self.namespaces.matches(meta::labels(&namespace)))
+    }
+}
+
+/// A namespace's object.
+pub fn namespace(registry: &Registry, name: &str) -> Option<Value> {
+    let row = registry.row("", "namespaces")?;
+    let record = registry.store().get(&keys::key(&row, "", name))?;
+    tree(&record.value).ok()
+}
+
+/// Kinds that policies never look at: what decides about requests must not decide about itself.
+pub fn is_exempt(target: &Target) -> bool {
+    let row = &target.row;
+    match row.group.as_str() {
+        "admissionregistration.k8s.io" => {
+            row.resource.starts_with("validatingadmissionpolic")
+                || row.resource.starts_with("mutatingadmissionpolic")
+        }
+        "authentication.k8s.io" | "authorization.k8s.io" => !row.stored,
+        _ => false,
+    }
+}

@@ -1,0 +1,211 @@
+//! MutatingAdmissionPolicy: apply configurations and JSON patches that expressions make.
+//! Source: <https://kubernetes.io/docs/reference/access-authn-authz/mutating-admission-policy/>
+
+use async_trait::async_trait;
+use oarlock_cel::policy::{POLICY_BUDGET, failed, matches};
+use oarlock_model::{ApiResult, Cause, Reason};
+use oarlock_schema::apply;
+use oarlock_schema::patch::json_patch;
+use serde_json::Value;
+
+use super::compiled::{Binding, Mutation, Policy};
+use super::names::Names;
+use super::snapshot::Snapshot;
+use crate::admission::{Admission, AdmissionRequest, Operation};
+use crate::{Registry, Target, prepare};
+
+#[derive(Debug)]
+pub(super) struct MutatingPolicies {
+    snapshot: Snapshot,
+}
+
+impl MutatingPolicies {
+    pub fn new(snapshot: Snapshot) -> Self {
+        Self { snapshot }
+    }
+}
+
+/// Why a policy could not do what it should have.
+struct Failure {
+    message: String,
+    reason: Reason,
+}
+
+#[async_trait]
+impl Admission for MutatingPolicies {
+    fn name(&self) -> &'static str {
+        "MutatingAdmissionPolicy"
+    }
+
+    fn handles(&self, target: &Target, operation: Operation) -> bool {
+        // There is nothing to change of what goes.
+        operation != Operation::Delete && self.snapshot.handles(target, operation)
+    }
+
+    async fn mutate(
+        &self,
+        registry: &Registry,
+        request: &mut AdmissionRequest<'_>,
+    ) -> ApiResult<()> {
+        let policies = self.snapshot.current();
+        let mut failures = Vec::new();
+        // Those that run again when a later one has changed the object.
+        let mut again: Vec<(&Policy, &Binding)> = Vec::new();
+        let mut to_run_again = 0;
+        for (policy, bindings) in policies.iter() {
+            for binding in bindings {
+                let told = failures.len();
+                let changed = invoke(registry, request, policy, binding, &mut failures);
+                if policy.ignores_failures {
+                    failures.truncate(told);
+                }
+                if changed {
+                    to_run_again = again.len();
+                }
+                if policy.reinvoked {
+                    again.push((policy, binding));
+                }
+            }
+        }
+        for (policy, binding) in again.into_iter().take(to_run_again) {
+            let told = failures.len();
+            invoke(registry, request, policy, binding, &mut failures);
+            if policy.ignores_failures {
+                failures.truncate(told);
+            }
+        }
+        let Some(first) = failures.first() else {
+            return Ok(());
+        };
+        let mut error = super::forbidden(request, "");
+        error.message.clone_from(&first.message);
+        // Upstream keeps the code of a refusal.
+        let code = error.code();
+        error.reason = first.reason;
+        error.status_code = Some(code);
+        let causes = failures.into_iter();
+        error.causes = causes.map(|f| Cause::new("", "", f.message)).collect();
+        Err(error)
+    }
+}
+
+/// Runs the mutations of a policy for each parameter; true if the object is another than before.
+fn invoke(
+    registry: &Registry,
+    request: &mut AdmissionRequest<'_>,
+    policy: &Policy,
+    binding: &Binding,
+    failures: &mut Vec<Failure>,
+) -> bool {
+    let mut fail = |by: Option<&Binding>, why: String, reason| {
+        let policy = &policy.name;
+        let message = match by {
+            Some(Binding { name, .. }) => {
+                format!("policy '{policy}' with binding '{name}' denied request: {why}")
+            }
+            None => format!("policy '{policy}' denied request: {why}"),
+        };
+        failures.push(Failure { message, reason });
+    };
+    match policy.matching.fits(registry, request) {
+        Ok(true) => {}
+        Ok(false) => return false,
+        Err(why) => {
+            fail(
+                None,
+                format!("failed to configure policy: {why}"),
+                Reason::Invalid,
+            );
+            return false;
+        }
+    }
+    let params = match binding.params(registry, policy, request) {
+        Ok(Some(params)) => params,
+        Ok(None) => return false,
+        Err(why) => {
+            let why = format!("failed to configure binding: {why}");
+            fail(Some(binding), why, Reason::Invalid);
+            return false;
+        }
+    };
+    let mut changed = false;
+    for param in &params {
+        match applies(registry, request, policy, param.as_ref()) {
+            Ok(true) => {}
+            Ok(false) => continue,
+            Err(why) => {
+                fail(Some(binding), why, Reason::Invalid);
+                continue;
+            }
+        }
+        for mutation in &policy.mutations {
+            match patched(registry, request, policy, mutation, param.as_ref()) {
+                Ok(Some(mut object)) => {
+                    prepare::default(&request.target.row, &mut object);
+                    if let Some(current) = request.object.as_deref_mut()
+                        && *current != object
+                    {
+                        *current = object;
+                        changed = true;
+                    }
+                }
+                Ok(None) => {}
+                Err(why) => fail(Some(binding), why, Reason::Invalid),
+            }
+        }
+    }
+    changed
+}
+
+fn applies(
+    registry: &Registry,
+    request: &AdmissionRequest<'_>,
+    policy: &Policy,
+    param: Option<&Value>,
+) -> Result<bool, String> {
+    if let Some(why) = &policy.broken {
+        return Err(why.clone());
+    }
+    let names = Names::new(registry, request, param);
+    let activation = names.activation(&policy.variables);
+    matches(
+        policy.conditions.iter(),
+        &activation,
+        policy.ignores_failures,
+    )
+}
+
+/// The object as a mutation makes it.
+fn patched(
+    registry: &Registry,
+    request: &AdmissionRequest<'_>,
+    policy: &Policy,
+    mutation: &Mutation,
+    param: Option<&Value>,
+) -> Result<Option<Value>, String> {
+    let Some(object) = request.object.as_deref() else {
+        return Ok(None);
+    };
+    let names = Names::new(registry, request, param);
+    let activation = names.activation(&policy.variables);
+    let (Mutation::JsonPatch(program) | Mutation::Apply(program)) = mutation;
+    let made = program
+        .eval_limited(&activation, POLICY_BUDGET)
+        .and_then(|value| value.to_json())
+        .map_err(|error| failed(program.text(), &error))?;
+    let mut new = object.clone();
+    match mutation {
+        Mutation::JsonPatch(_) => {
+            json_patch(&mut new, &made).map_err(|e| format!("JSON Patch: {e}"))?;
+        }
+        Mutation::Apply(_) => {
+            let schema = &request.target.row.schema;
+            new = apply::lay_over(schema, new, &made).map_err(|why| {
+                format!(
+                    "error applying patch: failed to convert patch object to typed object: {why}"
+                )
+            })?;
+        }
+    }
+    Ok(Some(new))
+}

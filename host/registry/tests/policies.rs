@@ -1,0 +1,144 @@
+//! Admission policies against the memory store: what they refuse, tell and change, and from when on.
+
+#![expect(clippy::unwrap_used, reason = "a test may fail here")]
+
+mod house;
+
+use oarlock_registry::{Body, Deleted};
+use serde_json::{Value, json};
+
+use house::*;
+
+const GROUP: &str = "admissionregistration.k8s.io";
+
+/// A policy about config maps and its binding, both named `p`.
+async fn policy(house: &House, kind: &str, of: Value, binding: Value) {
+    let (policies, name) = match kind {
+        "validating" => (
+            "validatingadmissionpolicies",
+            "validatingadmissionpolicybindings",
+        ),
+        _ => (
+            "mutatingadmissionpolicies",
+            "mutatingadmissionpolicybindings",
+        ),
+    };
+    let mut spec = json!({
+        "matchConstraints": {"resourceRules": [{
+            "apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE", "UPDATE", "DELETE"], "resources": ["configmaps"],
+        }]},
+        "failurePolicy": "Fail",
+        "reinvocationPolicy": "Never",
+    });
+    let mut bound = json!({"policyName": "p"});
+    for (into, from) in [(&mut spec, of), (&mut bound, binding)] {
+        for (field, value) in from.as_object().unwrap() {
+            into[field] = value.clone();
+        }
+    }
+    let object = |spec: Value| json!({"metadata": {"name": "p"}, "spec": spec});
+    house.create(GROUP, policies, object(spec)).await.unwrap();
+    house.create(GROUP, name, object(bound)).await.unwrap();
+}
+
+fn config_map(name: &str, data: Value) -> Value {
+    json!({"metadata": {"name": name}, "data": data})
+}
+
+#[tokio::test]
+async fn a_policy_holds_for_the_next_write_and_goes_with_its_binding() {
+    let house = House::new().await;
+    let create =
+        async |name: &str, data| house.create("", "configmaps", config_map(name, data)).await;
+    create("before", json!({"a": "aaaaaaaa"})).await.unwrap();
+    let rule = json!({"validations": [{"expression": "request.operation == 'DELETE' || object.data.a.size() < 5"}]});
+    policy(
+        &house,
+        "validating",
+        rule,
+        json!({"validationActions": ["Deny"]}),
+    )
+    .await;
+    let error = create("bad", json!({"a": "aaaaaaaa"})).await.unwrap_err();
+    assert_eq!(error.code(), 422);
+    assert!(error.message.ends_with(
+        "denied request: failed expression: request.operation == 'DELETE' || object.data.a.size() < 5"
+    ));
+    create("good", json!({"a": "a"})).await.unwrap();
+    let error = house
+        .merge("configmaps", "good", json!({"data": {"a": "aaaaaaaa"}}))
+        .await
+        .unwrap_err();
+    assert_eq!(error.code(), 422);
+    assert!(matches!(
+        house.delete("configmaps", "before").await,
+        Ok(Deleted::Gone(_))
+    ));
+    let binding = house.target(GROUP, "validatingadmissionpolicybindings", "p");
+    let options = oarlock_registry::DeleteOptions::default();
+    house
+        .registry
+        .delete(&ctx(), &binding, &options)
+        .await
+        .unwrap();
+    create("late", json!({"a": "aaaaaaaa"})).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_deletion_is_judged_by_what_goes() {
+    let house = House::new().await;
+    let rule = json!({"validations": [{"expression": "object != null || oldObject.data.keep != 'yes'", "message": "kept"}]});
+    policy(
+        &house,
+        "validating",
+        rule,
+        json!({"validationActions": ["Deny"]}),
+    )
+    .await;
+    house
+        .create("", "configmaps", config_map("kept", json!({"keep": "yes"})))
+        .await
+        .unwrap();
+    let error = house.delete("configmaps", "kept").await.unwrap_err();
+    assert!(
+        error.message.ends_with("denied request: kept"),
+        "{}",
+        error.message
+    );
+}
+
+#[tokio::test]
+async fn warnings_let_pass() {
+    let house = House::new().await;
+    policy(
+        &house,
+        "validating",
+        json!({"variables": [{"name": "n", "expression": "object.metadata.name"}],
+            "validations": [{"expression": "variables.n == 'x'", "messageExpression": "'not ' + variables.n"}]}),
+        json!({"validationActions": ["Warn", "Audit"]}),
+    )
+    .await;
+    let (ctx, target) = (ctx(), house.target("", "configmaps", ""));
+    let body = Body::Value(config_map("a", json!({})));
+    house.registry.create(&ctx, &target, body).await.unwrap();
+    assert_eq!(
+        *ctx.warnings.lock(),
+        ["Validation failed for ValidatingAdmissionPolicy 'p' with binding 'p': not a",]
+    );
+}
+
+#[tokio::test]
+async fn what_cannot_be_evaluated_may_be_ignored() {
+    let house = House::new().await;
+    policy(
+        &house,
+        "validating",
+        json!({"failurePolicy": "Ignore", "validations": [{"expression": "object.data.nope == 'x'"}]}),
+        json!({"validationActions": ["Deny"]}),
+    )
+    .await;
+    house
+        .create("", "configmaps", config_map("a", json!({"b": "c"})))
+        .await
+        .unwrap();
+}
