@@ -17,13 +17,8 @@ pub fn name_check(group: &str, kind: &str) -> NameCheck {
     match (group, kind) {
         ("", "Namespace" | "Service") | ("apps", "StatefulSet") => dns_label,
         ("rbac.authorization.k8s.io", _) => path_segment,
-        ("networking.k8s.io", "IPAddress") => |name| {
-            if super::names::is_ip(name) {
-                Vec::new()
-            } else {
-                vec![super::names::BAD_IP.to_owned()]
-            }
-        },
+        ("networking.k8s.io", "IPAddress") => super::network_kinds::address_name,
+        ("certificates.k8s.io", _) => |_| Vec::new(),
         ("apiregistration.k8s.io" | "apiextensions.k8s.io", _) => path_segment,
         _ => dns_subdomain,
     }

@@ -6,8 +6,18 @@ use super::metadata::meta_of;
 use super::names::path_segment;
 use super::path::{Causes, Path, items, some, text};
 use super::workload::unchanged;
+use crate::autoscalers;
 
 pub fn autoscaler(new: &Value, old: Option<&Value>) -> Causes {
+    // Both faces are checked in the stored form, whose paths upstream tells.
+    if oarlock_model::meta::api_version(new) == "autoscaling/v1" {
+        let stored = |object: &Value| {
+            let mut object = object.clone();
+            autoscalers::to_v2(&mut object);
+            object
+        };
+        return autoscaler(&stored(new), old.map(stored).as_ref());
+    }
     let mut out = Causes::new();
     let out = &mut out;
     meta_of(out, new, old, "autoscaling", "HorizontalPodAutoscaler");
