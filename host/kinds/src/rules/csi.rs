@@ -100,9 +100,10 @@ fn token_requests(out: &mut Causes, spec: &Value, at: &Path<'_>) {
 }
 
 /// Tokens belong in secrets, not in volume attributes.
-pub fn driver_warnings(new: &Value, _old: Option<&Value>) -> Vec<String> {
+pub fn driver_warnings(new: &Value, old: Option<&Value>) -> Vec<String> {
     let spec = &new["spec"];
-    if list(spec, "tokenRequests").is_empty()
+    if old.is_some()
+        || list(spec, "tokenRequests").is_empty()
         || some(spec, "serviceAccountTokenInSecrets").is_some()
     {
         return Vec::new();

@@ -118,16 +118,14 @@ pub fn claim(new: &Value, old: Option<&Value>) -> Causes {
     match old {
         None => claim_spec(out, spec, &at, false),
         Some(old) => {
-            immutable_spec(out, new, old, CLAIM_SPEC, |out| {
-                claim_spec(out, spec, &at, true);
-            });
+            immutable_spec(out, new, old, CLAIM_SPEC, |_| {});
             claim_status(out, new, old);
         }
     }
     std::mem::take(out)
 }
 
-/// What a changed immutable spec is told: what is wrong with it, and that it has changed.
+/// What a changed immutable spec is told: what `check` finds wrong with it, and that it has changed.
 fn immutable_spec(
     out: &mut Causes,
     new: &Value,

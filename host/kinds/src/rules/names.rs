@@ -63,7 +63,13 @@ fn checked(text: &str, most: usize, unit: &str, fits: bool, message: &str) -> Ve
 }
 
 pub fn dns_label(text: &str) -> Vec<String> {
-    checked(text, MAX_LABEL, "characters", is_label(text), LABEL)
+    let fits = is_label(text);
+    let message = if !fits && text.split('.').all(is_label) {
+        "must not contain dots"
+    } else {
+        LABEL
+    };
+    checked(text, MAX_LABEL, "characters", fits, message)
 }
 
 /// A label that starts with a letter.

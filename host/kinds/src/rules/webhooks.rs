@@ -212,9 +212,10 @@ pub fn webhook_url(out: &mut Causes, url: &str, at: &Path<'_>) {
 
 /// The service in front of a webhook.
 pub fn webhook_service(out: &mut Causes, service: &Value, at: &Path<'_>) {
-    for field in ["name", "namespace"] {
+    // Upstream takes each for the other.
+    for (field, told) in [("namespace", "name"), ("name", "namespace")] {
         if text(service, field).is_empty() {
-            at.field(field).required(out, "");
+            at.field(told).required(out, "");
         }
     }
     let port = service.get("port").and_then(Value::as_i64);
