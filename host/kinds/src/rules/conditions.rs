@@ -43,11 +43,11 @@ fn one(out: &mut Causes, condition: &Value, at: &Path<'_>) {
         );
     }
     if some(condition, "lastTransitionTime").is_none() {
-        at.field("lastTransitionTime").required(out, "must be set");
+        at.field("lastTransitionTime").required(out, "");
     }
     let reason = text(condition, "reason");
     if reason.is_empty() {
-        at.field("reason").required(out, "must be set");
+        at.field("reason").required(out, "");
     } else {
         if !is_reason(reason) {
             at.field("reason").invalid_text(out, reason, BAD_REASON);
