@@ -247,7 +247,7 @@ pub fn runtime_class(new: &Value, old: Option<&Value>) -> Causes {
     let at = Path::new("overhead");
     let at = at.field("podFixed");
     for (resource, amount) in fields(&new["overhead"], "podFixed") {
-        super::container::quantity(out, resource, amount, &at.key(resource));
+        super::resources::quantity(out, resource, amount, &at.key(resource));
     }
     if let Some(scheduling) = some(new, "scheduling") {
         let at = Path::new("scheduling");
