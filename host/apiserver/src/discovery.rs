@@ -3,7 +3,6 @@
 
 use std::collections::HashMap;
 
-use base64::Engine as _;
 use bytes::Bytes;
 use oarlock_kinds::{Kinds, Row};
 use serde_json::{Map, Value, json};
@@ -242,7 +241,7 @@ impl Version<'_> {
             });
             optional_names(&mut entry, row);
             if row.stored && row.has_verb("watch") {
-                entry["storageVersionHash"] = json!(storage_version_hash(row));
+                entry["storageVersionHash"] = json!(row.storage_version_hash());
             }
             out.push(entry);
             for sub in sorted_subresources(row) {
@@ -334,24 +333,6 @@ fn merge(into: &mut Value, from: Value) {
         let from: Map<String, Value> = from;
         into.extend(from);
     }
-}
-
-/// Says which kind is stored: the first eight bytes of a hash of its name. `events` of both groups are stored as core's.
-fn storage_version_hash(row: &Row) -> String {
-    if row.custom.is_some() {
-        return row.storage_version_hash();
-    }
-    let group = if row.group == "events.k8s.io" {
-        ""
-    } else {
-        row.group.as_str()
-    };
-    let version = match (row.group.as_str(), row.resource.as_str()) {
-        ("autoscaling", "horizontalpodautoscalers") => "v2",
-        _ => row.version.as_str(),
-    };
-    let hash = Sha256::digest(format!("{group}/{version}/{}", row.kind));
-    base64::engine::general_purpose::STANDARD.encode(hash.get(..8).unwrap_or_default())
 }
 
 #[cfg(test)]

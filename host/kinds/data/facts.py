@@ -3,7 +3,7 @@
 
 Usage: facts.py DEFINITIONS_JSON GO_ROOT
   DEFINITIONS_JSON  kubernetes-validate's _definitions.json (names, required, x-kubernetes-* extensions)
-  GO_ROOT           a folder with api/, apimachinery/ and apiextensions-apiserver/ (k8s.io modules of the same version):
+  GO_ROOT           a folder with api/, apimachinery/, apiextensions-apiserver/ and kube-aggregator/ (k8s.io modules of the same version):
                     Go type names, omitempty and pointers, default and enum markers
 """
 import json, os, re, sys
@@ -13,7 +13,7 @@ root = sys.argv[2]
 here = os.path.dirname(os.path.abspath(__file__))
 PREFIXES = {
     "k8s.io/api/": "api/", "k8s.io/apimachinery/": "apimachinery/",
-    "k8s.io/apiextensions-apiserver/": "apiextensions-apiserver/",
+    "k8s.io/apiextensions-apiserver/": "apiextensions-apiserver/", "k8s.io/kube-aggregator/": "kube-aggregator/",
 }
 ANY = {
     "io.k8s.apimachinery.pkg.runtime.RawExtension", "io.k8s.apimachinery.pkg.apis.meta.v1.FieldsV1",
@@ -88,7 +88,7 @@ def definition_folder(definition):
         return "api/" + "/".join(parts[3:-1])
     if definition.startswith("io.k8s.apimachinery."):
         return "/".join(parts[2:-1])
-    if definition.startswith("io.k8s.apiextensions-apiserver."):
+    if definition.startswith(("io.k8s.apiextensions-apiserver.", "io.k8s.kube-aggregator.")):
         return "/".join(parts[2:-1])
     return None
 

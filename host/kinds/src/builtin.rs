@@ -4,7 +4,7 @@ use oarlock_model::Gvk;
 
 use crate::facts::facts;
 use crate::row::Conversion;
-use crate::{Propagation, Row, Subresource, columns, events, rules};
+use crate::{Columns, Propagation, Row, Subresource, autoscalers, columns, events, rules};
 
 static TEXT: &str = include_str!("../data/kinds.txt");
 
@@ -89,7 +89,7 @@ fn row(line: &str) -> Row {
         storage_prefix: storage_prefix(storage_group, resource),
         conversion: storage_kind
             .as_ref()
-            .and_then(|stored| conversion(stored, group)),
+            .and_then(|stored| conversion(stored, group, version)),
         storage_kind: storage_kind.unwrap_or_else(|| Gvk::new(group, version, kind)),
         schema: facts()
             .schema(group, version, kind)
@@ -118,7 +118,13 @@ fn row(line: &str) -> Row {
         } else {
             Propagation::Background
         },
-        columns: columns::columns(group, kind),
+        columns: match (group, version) {
+            ("autoscaling", "v1") => Columns {
+                cells: autoscalers::cells_v1,
+                ..columns::columns(group, kind)
+            },
+            _ => columns::columns(group, kind),
+        },
         hooks: rules::hooks(group, kind),
         custom: None,
     }
@@ -133,11 +139,18 @@ pub(crate) fn storage_prefix(group: &str, resource: &str) -> String {
 }
 
 /// How a kind that is stored as another one is turned into it and back.
-fn conversion(stored: &Gvk, group: &str) -> Option<Conversion> {
-    (stored.kind == "Event" && group == "events.k8s.io").then_some(Conversion {
-        to_stored: events::to_core,
-        from_stored: events::from_core,
-    })
+fn conversion(stored: &Gvk, group: &str, version: &str) -> Option<Conversion> {
+    match (group, version, stored.kind.as_str()) {
+        ("events.k8s.io", _, "Event") => Some(Conversion {
+            to_stored: events::to_core,
+            from_stored: events::from_core,
+        }),
+        ("autoscaling", "v1", "HorizontalPodAutoscaler") => Some(Conversion {
+            to_stored: autoscalers::to_v2,
+            from_stored: autoscalers::to_v1,
+        }),
+        _ => None,
+    }
 }
 
 /// `status`, `scale`, or `NAME=KIND/VERBS`.

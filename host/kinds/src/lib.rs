@@ -1,5 +1,6 @@
 //! The table of kinds: one row a kind, and rules for the few kinds that need them. A CRD is a row made at run time.
 
+mod autoscalers;
 mod builtin;
 pub mod columns;
 pub mod custom;

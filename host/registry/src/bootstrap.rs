@@ -1,5 +1,7 @@
 //! Objects that every cluster has from its first start. What is there already stays as it is.
 
+mod flow;
+
 use std::sync::Arc;
 
 use oarlock_model::{ApiResult, Reason};
@@ -21,6 +23,8 @@ const PRIORITY_CLASSES: [(&str, i64, &str); 2] = [
     ),
 ];
 const FIELD_MANAGER: &str = "kube-apiserver";
+/// What `services` hands out addresses of.
+const SERVICE_RANGE: &str = "10.0.0.0/16";
 
 impl Registry {
     pub(crate) async fn bootstrap(&self, now: jiff::Timestamp) -> ApiResult<()> {
@@ -31,7 +35,9 @@ impl Registry {
         };
         let mut ctx = Context::new(Arc::new(user), now);
         FIELD_MANAGER.clone_into(&mut ctx.field_manager);
-        // Issued together, so that they share commits: a first start waits for two, not for seven.
+        let mut flow_ctx = ctx.clone();
+        flow::FIELD_MANAGER.clone_into(&mut flow_ctx.field_manager);
+        // Issued together, so that they share commits: a first start waits for two, not for dozens.
         let mut first = Vec::new();
         for name in NAMESPACES {
             first.push(self.ensure(
@@ -47,6 +53,19 @@ impl Registry {
                 json!({"metadata": {"name": name}, "value": value, "description": description});
             first.push(self.ensure(&ctx, "scheduling.k8s.io", "priorityclasses", "", object));
         }
+        let flow_objects = [
+            ("prioritylevelconfigurations", flow::priority_levels()),
+            ("flowschemas", flow::flow_schemas()),
+        ];
+        for (resource, objects) in flow_objects {
+            for object in objects {
+                first.push(self.ensure(&flow_ctx, flow::GROUP, resource, "", object));
+            }
+        }
+        let range = json!({
+            "metadata": {"name": "kubernetes"}, "spec": {"cidrs": [SERVICE_RANGE]},
+        });
+        first.push(self.ensure(&ctx, "networking.k8s.io", "servicecidrs", "", range));
         futures::future::try_join_all(first).await?;
         let service = json!({
             "metadata": {"name": "kubernetes", "labels": {"component": "apiserver", "provider": "kubernetes"}},

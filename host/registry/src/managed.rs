@@ -5,12 +5,13 @@ use oarlock_model::{ApiError, ApiResult, Reason, time};
 use oarlock_schema::apply::{self, ApplyError, FieldPath, Operation, Writer};
 use serde_json::Value;
 
-use crate::{Context, Target};
+use crate::{Context, Target, strategy};
 
 /// A write whose caller named no manager.
 const UNKNOWN_MANAGER: &str = "unknown";
 const STATUS: &[FieldPath] = &[&["status"]];
 const SPEC: &[FieldPath] = &[&["spec"]];
+const SPEC_AND_STATUS: &[FieldPath] = &[&["spec"], &["status"]];
 const CUSTOM_STATUS: &[FieldPath] = &[&["metadata"], &["spec"]];
 const POD_STATUS: &[FieldPath] = &[
     &["spec"],
@@ -21,6 +22,14 @@ const POD_STATUS: &[FieldPath] = &[
 /// What a write through this subresource cannot change, and so never owns.
 fn reset(target: &Target) -> &'static [FieldPath] {
     match target.subresource.as_str() {
+        "" if strategy::is(
+            &target.row,
+            "certificates.k8s.io",
+            "CertificateSigningRequest",
+        ) =>
+        {
+            SPEC_AND_STATUS
+        }
         "" if target.row.status_subresource => STATUS,
         "status" if target.row.kind == "Pod" => POD_STATUS,
         "status" if target.row.custom.is_some() => CUSTOM_STATUS,

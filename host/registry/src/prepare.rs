@@ -35,6 +35,10 @@ pub fn restrict_to_subresource(target: &Target, object: &mut Value, old: &Value)
             if strategy::status_keeps_labels(&target.row) {
                 copy(object, old, &["metadata", "labels"]);
             }
+            if strategy::status_keeps_metadata(&target.row) {
+                copy(object, old, &["metadata", "labels"]);
+                copy(object, old, &["metadata", "annotations"]);
+            }
         }
         "finalize" => part(object, old, &["spec", "finalizers"]),
         "ephemeralcontainers" => part(object, old, &["spec", "ephemeralContainers"]),
@@ -119,8 +123,43 @@ pub fn create(ctx: &Context, row: &Row, object: &mut Value) {
         put(object, &["status"], None);
     }
     (row.hooks.prepare_create)(object);
+    if strategy::is(row, "certificates.k8s.io", "CertificateSigningRequest") {
+        name_requester(ctx, object);
+    }
     stamp(ctx, row, object);
     canonicalize(&row.schema, object);
+}
+
+/// Who asks for a certificate is not for the request to say.
+fn name_requester(ctx: &Context, object: &mut Value) {
+    let user = &ctx.user;
+    let extra: serde_json::Map<String, Value> = user
+        .extra
+        .iter()
+        .map(|(key, values)| (key.clone(), Value::from(values.clone())))
+        .collect();
+    let spec = meta::child_map_mut(meta::as_map_mut(object), "spec");
+    let said = [
+        (
+            "username",
+            Value::from(user.name.as_str()),
+            user.name.is_empty(),
+        ),
+        ("uid", Value::from(user.uid.as_str()), user.uid.is_empty()),
+        (
+            "groups",
+            Value::from(user.groups.clone()),
+            user.groups.is_empty(),
+        ),
+        ("extra", Value::Object(extra), user.extra.is_empty()),
+    ];
+    for (field, value, empty) in said {
+        if empty {
+            spec.remove(field);
+        } else {
+            spec.insert(field.to_owned(), value);
+        }
+    }
 }
 
 /// Rules read no clock: the times that they leave open are filled in here.

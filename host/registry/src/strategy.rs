@@ -51,6 +51,18 @@ pub fn names_itself(row: &Row) -> bool {
     is(row, "", "LimitRange")
 }
 
+/// A write of the status leaves labels and annotations alone.
+pub fn status_keeps_metadata(row: &Row) -> bool {
+    matches!(
+        (row.group.as_str(), row.kind.as_str()),
+        ("storage.k8s.io", "VolumeAttachment")
+            | ("resource.k8s.io", "ResourceClaim")
+            | ("admissionregistration.k8s.io", _)
+            | ("flowcontrol.apiserver.k8s.io", _)
+            | ("apiregistration.k8s.io", _)
+    )
+}
+
 /// A delete never waits for dependents: no `orphan` and no `foregroundDeletion`.
 pub fn ignores_propagation(row: &Row) -> bool {
     row.kind == "Event"

@@ -3,7 +3,8 @@
 use super::metadata::{meta_of, whole_meta_of};
 use super::path::Causes;
 use super::{
-    batch, config, definition, limits, network, node, pod, scale, service, storage, workload,
+    api_service, batch, certificates, config, csi, definition, devices, flow, limits, network,
+    network_kinds, node, pod, policies, scale, service, slices, storage, webhooks, workload,
 };
 use crate::ValidateFn;
 
@@ -54,7 +55,33 @@ pub fn of(group: &str, kind: &str) -> ValidateFn {
         ("storage.k8s.io", "StorageClass") => storage::storage_class,
         ("networking.k8s.io", "Ingress") => network::ingress,
         ("networking.k8s.io", "NetworkPolicy") => network::network_policy,
-        ("networking.k8s.io", "IPAddress") => metadata_of!("networking.k8s.io", "IPAddress"),
+        ("networking.k8s.io", "IPAddress") => network_kinds::ip_address,
+        ("networking.k8s.io", "IngressClass") => network_kinds::ingress_class,
+        ("networking.k8s.io", "ServiceCIDR") => network_kinds::service_cidr,
+        ("node.k8s.io", "RuntimeClass") => network_kinds::runtime_class,
+        ("storage.k8s.io", "CSIDriver") => csi::driver,
+        ("storage.k8s.io", "CSINode") => csi::node,
+        ("storage.k8s.io", "CSIStorageCapacity") => csi::capacity,
+        ("storage.k8s.io", "VolumeAttachment") => csi::attachment,
+        ("storage.k8s.io", "VolumeAttributesClass") => csi::attributes_class,
+        ("certificates.k8s.io", "CertificateSigningRequest") => certificates::request,
+        ("apiregistration.k8s.io", "APIService") => api_service::api_service,
+        ("resource.k8s.io", "ResourceClaim") => devices::claim,
+        ("resource.k8s.io", "ResourceClaimTemplate") => devices::claim_template,
+        ("resource.k8s.io", "DeviceClass") => devices::device_class,
+        ("resource.k8s.io", "ResourceSlice") => slices::slice,
+        ("flowcontrol.apiserver.k8s.io", "FlowSchema") => flow::flow_schema,
+        ("flowcontrol.apiserver.k8s.io", "PriorityLevelConfiguration") => flow::priority_level,
+        (webhooks::GROUP, "ValidatingWebhookConfiguration") => {
+            |new, old| webhooks::configuration(new, old, "ValidatingWebhookConfiguration")
+        }
+        (webhooks::GROUP, "MutatingWebhookConfiguration") => {
+            |new, old| webhooks::configuration(new, old, "MutatingWebhookConfiguration")
+        }
+        (webhooks::GROUP, "ValidatingAdmissionPolicy") => policies::validating_policy,
+        (webhooks::GROUP, "ValidatingAdmissionPolicyBinding") => policies::validating_binding,
+        (webhooks::GROUP, "MutatingAdmissionPolicy") => policies::mutating_policy,
+        (webhooks::GROUP, "MutatingAdmissionPolicyBinding") => policies::mutating_binding,
         ("rbac.authorization.k8s.io", "Role") => |new, old| config::role(new, old, "Role"),
         ("rbac.authorization.k8s.io", "ClusterRole") => {
             |new, old| config::role(new, old, "ClusterRole")
@@ -66,7 +93,7 @@ pub fn of(group: &str, kind: &str) -> ValidateFn {
             |new, old| config::role_binding(new, old, "ClusterRoleBinding")
         }
         ("apiextensions.k8s.io", "CustomResourceDefinition") => definition::validate,
-        ("apiregistration.k8s.io" | "apiextensions.k8s.io", _) => {
+        ("apiextensions.k8s.io", _) => {
             metadata_of!("apiextensions.k8s.io", "any")
         }
         _ => metadata_of!("", "any"),

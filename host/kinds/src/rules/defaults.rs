@@ -32,7 +32,6 @@ pub fn of(group: &str, kind: &str) -> Default {
         ("networking.k8s.io", "NetworkPolicy") => network_policy,
         ("rbac.authorization.k8s.io", "RoleBinding" | "ClusterRoleBinding") => role_binding,
         ("storage.k8s.io", "StorageClass") => storage_class,
-        ("storage.k8s.io", "CSIDriver") => csi_driver,
         ("scheduling.k8s.io", "PriorityClass") => |o| {
             set_text(
                 meta::as_map_mut(o),
@@ -41,16 +40,12 @@ pub fn of(group: &str, kind: &str) -> Default {
             );
         },
         ("discovery.k8s.io", "EndpointSlice") => endpoint_slice,
-        ("admissionregistration.k8s.io", "ValidatingWebhookConfiguration") => {
-            |o| webhooks(o, false)
-        }
-        ("admissionregistration.k8s.io", "MutatingWebhookConfiguration") => |o| webhooks(o, true),
         ("apiextensions.k8s.io", "CustomResourceDefinition") => definition::default,
-        _ => |_| {},
+        _ => super::group_defaults::of(group, kind),
     }
 }
 
-fn spec(object: &mut Value) -> &mut Map<String, Value> {
+pub fn spec(object: &mut Value) -> &mut Map<String, Value> {
     meta::child_map_mut(meta::as_map_mut(object), "spec")
 }
 
@@ -405,12 +400,11 @@ fn limit_range(object: &mut Value) {
 }
 
 fn autoscaler(object: &mut Value) {
-    let newest = meta::api_version(object) != "autoscaling/v1";
-    let spec = spec(object);
-    set(spec, "minReplicas", 1);
-    if !newest {
-        return;
+    set(spec(object), "minReplicas", 1);
+    if meta::api_version(object) == "autoscaling/v1" {
+        return crate::autoscalers::default_v1(object);
     }
+    let spec = spec(object);
     if spec
         .get("metrics")
         .and_then(Value::as_array)
@@ -490,47 +484,9 @@ fn storage_class(object: &mut Value) {
     set(map, "volumeBindingMode", "Immediate");
 }
 
-fn csi_driver(object: &mut Value) {
-    let spec = spec(object);
-    set(spec, "attachRequired", true);
-    for flag in [
-        "podInfoOnMount",
-        "storageCapacity",
-        "requiresRepublish",
-        "seLinuxMount",
-    ] {
-        set(spec, flag, false);
-    }
-    set(spec, "fsGroupPolicy", "ReadWriteOnceWithFSType");
-    if spec
-        .get("volumeLifecycleModes")
-        .and_then(Value::as_array)
-        .is_none_or(Vec::is_empty)
-    {
-        spec.insert("volumeLifecycleModes".to_owned(), json!(["Persistent"]));
-    }
-}
-
 fn endpoint_slice(object: &mut Value) {
     each(meta::as_map_mut(object), "ports", |port| {
         set(port, "name", "");
         set(port, "protocol", "TCP");
-    });
-}
-
-fn webhooks(object: &mut Value, mutating: bool) {
-    each(meta::as_map_mut(object), "webhooks", |webhook| {
-        set(webhook, "failurePolicy", "Fail");
-        set(webhook, "matchPolicy", "Equivalent");
-        set(webhook, "namespaceSelector", json!({}));
-        set(webhook, "objectSelector", json!({}));
-        set(webhook, "timeoutSeconds", 10);
-        if mutating {
-            set(webhook, "reinvocationPolicy", "Never");
-        }
-        if let Some(service) = map_at(webhook, "clientConfig").and_then(|c| map_at(c, "service")) {
-            set(service, "port", 443);
-        }
-        each(webhook, "rules", |rule| set(rule, "scope", "*"));
     });
 }

@@ -17,13 +17,8 @@ pub fn name_check(group: &str, kind: &str) -> NameCheck {
     match (group, kind) {
         ("", "Namespace" | "Service") | ("apps", "StatefulSet") => dns_label,
         ("rbac.authorization.k8s.io", _) => path_segment,
-        ("networking.k8s.io", "IPAddress") => |name| {
-            if super::names::is_ip(name) {
-                Vec::new()
-            } else {
-                vec![super::names::BAD_IP.to_owned()]
-            }
-        },
+        ("networking.k8s.io", "IPAddress") => super::network_kinds::address_name,
+        ("certificates.k8s.io", _) => |_| Vec::new(),
         ("apiregistration.k8s.io" | "apiextensions.k8s.io", _) => path_segment,
         _ => dns_subdomain,
     }
@@ -80,8 +75,7 @@ pub fn object_meta(out: &mut Causes, object: &Value, group: &str, kind: &str) {
         let value = value.as_str().unwrap_or("");
         at.all_invalid(out, value, qualified_name(value));
     }
-    // Events of the older API are checked by none but the generic rules.
-    if kind != "Event" || !group.is_empty() {
+    if !any_finalizer(group, kind) {
         standard_finalizers(out, metadata, &at);
     }
 }
@@ -186,6 +180,17 @@ fn shown_owners(metadata: &Value) -> String {
             .collect::<Vec<_>>()
             .join(",")
     )
+}
+
+/// Kinds whose metadata is checked by the generic rules, not by core's: their finalizers need no domain.
+fn any_finalizer(group: &str, kind: &str) -> bool {
+    matches!(
+        group,
+        "admissionregistration.k8s.io"
+            | "apiregistration.k8s.io"
+            | "coordination.k8s.io"
+            | "node.k8s.io"
+    ) || (group.is_empty() && kind == "Event")
 }
 
 /// A finalizer without a domain must be one of the few that upstream knows.

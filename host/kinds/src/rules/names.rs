@@ -2,8 +2,13 @@
 
 use std::net::IpAddr;
 
+use super::path::{Causes, Path};
+
 const LABEL: &str = "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')";
 const LABEL_1035: &str = "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic character, and end with an alphanumeric character (e.g. 'my-name',  or 'abc-123', regex used for validation is '[a-z]([-a-z0-9]*[a-z0-9])?')";
+const BAD_HTTP_PATH: &str =
+    "Invalid path (regex used for validation is '[A-Za-z0-9/\\-._~%!$&'()*+,;=:]+')";
+pub const BAD_C_IDENTIFIER: &str = "a valid C identifier must start with alphabetic character or '_', followed by a string of alphanumeric characters or '_' (e.g. 'my_name',  or 'MY_NAME',  or 'MyName', regex used for validation is '[A-Za-z_][A-Za-z0-9_]*')";
 const SUBDOMAIN: &str = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
 const SEARCH: &str = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '_', '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '_?[a-z0-9]([-_a-z0-9]*[a-z0-9])?(\\._?[a-z0-9]([-_a-z0-9]*[a-z0-9])?)*')";
 const LABEL_VALUE: &str = "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')";
@@ -58,13 +63,53 @@ fn checked(text: &str, most: usize, unit: &str, fits: bool, message: &str) -> Ve
 }
 
 pub fn dns_label(text: &str) -> Vec<String> {
-    checked(text, MAX_LABEL, "characters", is_label(text), LABEL)
+    let fits = is_label(text);
+    let message = if !fits && text.split('.').all(is_label) {
+        "must not contain dots"
+    } else {
+        LABEL
+    };
+    checked(text, MAX_LABEL, "characters", fits, message)
 }
 
 /// A label that starts with a letter.
 pub fn dns1035_label(text: &str) -> Vec<String> {
     let fits = is_label(text) && text.starts_with(|c: char| c.is_ascii_lowercase());
     checked(text, MAX_LABEL, "characters", fits, LABEL_1035)
+}
+
+/// The name of a storage or device driver; capitals are fine.
+pub fn driver_name(out: &mut Causes, name: &str, at: &Path<'_>) {
+    if name.is_empty() {
+        return at.required(out, "");
+    }
+    if name.len() > MAX_LABEL {
+        out.push(oarlock_model::Cause::too_long(at.to_string(), MAX_LABEL));
+    }
+    at.all_invalid(out, name, dns_subdomain(&name.to_lowercase()));
+}
+
+/// `acme.io/foo`
+pub fn domain_prefixed_path(out: &mut Causes, text: &str, at: &Path<'_>) {
+    match text.split_once('/') {
+        Some((host, path)) if !host.is_empty() && !path.is_empty() => {
+            at.all_invalid(out, host, dns_subdomain(host));
+            let fits = |b: u8| b.is_ascii_alphanumeric() || b"/-._~%!$&'()*+,;=:".contains(&b);
+            if !path.bytes().all(fits) {
+                at.invalid_text(out, path, BAD_HTTP_PATH);
+            }
+        }
+        _ => at.invalid_text(
+            out,
+            text,
+            "must be a domain-prefixed path (such as \"acme.io/foo\")",
+        ),
+    }
+}
+
+pub fn is_c_identifier(text: &str) -> bool {
+    let word = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
+    text.bytes().all(word) && text.bytes().next().is_some_and(|b| !b.is_ascii_digit())
 }
 
 pub fn dns_subdomain(text: &str) -> Vec<String> {

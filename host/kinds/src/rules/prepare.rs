@@ -19,7 +19,10 @@ pub fn create_of(group: &str, kind: &str) -> fn(&mut Value) {
         ("batch", "Job") => job,
         ("rbac.authorization.k8s.io", "Role" | "ClusterRole") => |o| null_if_empty(o, "/rules"),
         ("discovery.k8s.io", "EndpointSlice") => |o| null_if_empty(o, "/endpoints"),
-        ("storage.k8s.io", "CSINode") => |o| null_if_empty(o, "/spec/drivers"),
+        ("storage.k8s.io", "CSINode") => csi_node,
+        ("storage.k8s.io", "VolumeAttributesClass") => {
+            |o| protect(o, "kubernetes.io/vac-protection")
+        }
         ("coordination.k8s.io", "Lease") => lease,
         ("apiextensions.k8s.io", "CustomResourceDefinition") => definition::prepare_create,
         _ => |_| {},
@@ -39,7 +42,11 @@ pub fn update_of(group: &str, kind: &str) -> fn(&mut Value, &Value) {
         ("", "PersistentVolumeClaim") => |new, _| one_data_source(new),
         ("rbac.authorization.k8s.io", "Role" | "ClusterRole") => |o, _| null_if_empty(o, "/rules"),
         ("discovery.k8s.io", "EndpointSlice") => |o, _| null_if_empty(o, "/endpoints"),
-        ("storage.k8s.io", "CSINode") => |o, _| null_if_empty(o, "/spec/drivers"),
+        ("storage.k8s.io", "CSINode") => |o, _| csi_node(o),
+        ("certificates.k8s.io", "CertificateSigningRequest") => |new, old| {
+            let spec = old.get("spec").cloned().unwrap_or_default();
+            meta::as_map_mut(new).insert("spec".to_owned(), spec);
+        },
         ("coordination.k8s.io", "Lease") => |new, _| lease(new),
         ("", "Service") => drop_fields_of_old_type,
         ("apiextensions.k8s.io", "CustomResourceDefinition") => definition::prepare_update,
@@ -61,6 +68,26 @@ fn null_if_empty(object: &mut Value, pointer: &str) {
         .filter(|l| l.as_array().is_some_and(Vec::is_empty))
     {
         *list = Value::Null;
+    }
+}
+
+fn csi_node(object: &mut Value) {
+    null_if_empty(object, "/spec/drivers");
+    let drivers = object.pointer_mut("/spec/drivers");
+    for driver in drivers.and_then(Value::as_array_mut).into_iter().flatten() {
+        null_if_empty(driver, "/topologyKeys");
+    }
+}
+
+/// An object in use is not to go: a controller takes this finalizer away when it may.
+fn protect(object: &mut Value, finalizer: &str) {
+    let finalizers = meta::metadata_mut(object)
+        .entry("finalizers")
+        .or_insert_with(|| json!([]));
+    if let Value::Array(list) = finalizers
+        && !list.iter().any(|f| f == finalizer)
+    {
+        list.push(json!(finalizer));
     }
 }
 

@@ -4,6 +4,7 @@ use oarlock_model::{Cause, Quantity, meta};
 use serde_json::{Value, json};
 
 use super::affinity::node_selector;
+use super::csi;
 use super::metadata::{label_selector, meta_of, object_meta, object_meta_update};
 use super::names::{dns_label, dns_subdomain};
 use super::path::{Causes, Path, fields, list, some, text};
@@ -477,17 +478,12 @@ fn under_new_labels(affinity: &Value) -> Value {
 pub fn storage_class(new: &Value, old: Option<&Value>) -> Causes {
     let mut out = Causes::new();
     meta_of(&mut out, new, old, "storage.k8s.io", "StorageClass");
-    let provisioner = text(new, "provisioner");
-    let at = Path::new("provisioner");
-    if provisioner.is_empty() {
-        at.required(&mut out, "");
-    } else {
-        at.all_invalid(
-            &mut out,
-            provisioner,
-            super::names::qualified_name(&provisioner.to_lowercase()),
-        );
-    }
+    csi::provisioner(
+        &mut out,
+        text(new, "provisioner"),
+        &Path::new("provisioner"),
+    );
+    csi::parameters(&mut out, new, true);
     let policy = text(new, "reclaimPolicy");
     if !policy.is_empty() {
         Path::new("reclaimPolicy").one_of(&mut out, policy, &["Delete", "Retain"]);
@@ -501,6 +497,9 @@ pub fn storage_class(new: &Value, old: Option<&Value>) -> Causes {
                 &["Immediate", "WaitForFirstConsumer"],
             );
         }
+    }
+    if old.is_none() {
+        csi::allowed_topologies(&mut out, new);
     }
     if let Some(old) = old {
         for field in ["parameters", "provisioner"] {

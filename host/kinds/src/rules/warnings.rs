@@ -33,6 +33,7 @@ pub fn of(group: &str, kind: &str) -> Warn {
         ("apiextensions.k8s.io", "CustomResourceDefinition") => super::definition::warnings,
         ("", "Node") => |new, old| if old.is_none() { node(new) } else { Vec::new() },
         ("", "PersistentVolume") => volume,
+        ("storage.k8s.io", "CSIDriver") => super::csi::driver_warnings,
         ("", "PersistentVolumeClaim") => |new, _| claim_spec(&new["spec"], &Path::new("spec")),
         _ => |_, _| Vec::new(),
     }
