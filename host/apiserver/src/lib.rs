@@ -15,6 +15,7 @@ mod failure;
 mod guard;
 mod handler;
 mod health;
+mod impersonation;
 mod metrics;
 mod negotiate;
 mod openapi;
@@ -22,6 +23,7 @@ mod outgoing;
 mod outside;
 pub mod pki;
 mod query;
+mod rbac;
 mod respond;
 mod reviews;
 mod route;
@@ -33,9 +35,13 @@ mod verbs;
 mod watching;
 
 pub use audit::{AuditRecord, AuditSink};
-pub use auth::{Access, Attributes, Authorizer, Decision, SystemAuthorizer, TokenAuthenticator};
+pub use auth::{
+    Access, AlwaysAllow, Attributes, Authenticated, Authorizer, Decision, Masters,
+    TokenAuthenticator,
+};
 pub use health::HealthCheck;
 pub use metrics::MoreMetrics;
 pub use pki::{Identity, Pki, PkiError};
+pub use rbac::Rbac;
 pub use route::{ResourcePath, Verb};
 pub use server::{Server, ServerConfig, ServerError};
