@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use oarlock_apiserver::{Rbac, Server, ServerConfig, pki};
+use oarlock_apiserver::{KeyRing, Rbac, Server, ServerConfig, ServiceAccounts, pki};
 use oarlock_registry::{Config, Registry};
 
 type Outcome = Result<(), Box<dyn std::error::Error>>;
@@ -51,7 +51,10 @@ async fn main() -> Outcome {
     // Aggregating roles is a controller's work, and there are none here.
     rbac.start(&registry, jiff::Timestamp::now(), false).await?;
     let pki = Arc::new(pki::ensure(&data_dir, listen)?);
+    let keys = KeyRing::ensure(&data_dir, jiff::Timestamp::now())?;
+    let accounts = ServiceAccounts::new(Arc::clone(&registry), keys);
     let mut config = ServerConfig::new(listen, registry, Arc::clone(&pki));
+    config.access.with_accounts(accounts);
     config.access.anonymous = anonymous;
     config.access.authorizers.push(rbac);
     let server = Server::bind(config).await?;

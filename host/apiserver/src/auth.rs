@@ -13,6 +13,7 @@ use oarlock_auth::SubjectRules;
 use oarlock_model::{ApiError, Reason};
 use oarlock_registry::User;
 
+use crate::accounts::ServiceAccounts;
 use crate::failure::Failure;
 use crate::route::ResourcePath;
 use crate::tls::Peer;
@@ -98,6 +99,8 @@ pub(crate) fn is_master(user: &User) -> bool {
 #[derive(Clone, Debug)]
 pub struct Access {
     pub tokens: Vec<Arc<dyn TokenAuthenticator>>,
+    /// Makes tokens of service accounts. `None`: there are none.
+    pub accounts: Option<Arc<ServiceAccounts>>,
     pub authorizers: Vec<Arc<dyn Authorizer>>,
     /// Callers without credentials are `system:anonymous` (and mostly forbidden, 403); otherwise they get 401.
     pub anonymous: bool,
@@ -107,6 +110,7 @@ impl Default for Access {
     fn default() -> Self {
         Self {
             tokens: Vec::new(),
+            accounts: None,
             authorizers: vec![Arc::new(Masters)],
             anonymous: false,
         }
@@ -114,6 +118,13 @@ impl Default for Access {
 }
 
 impl Access {
+    /// Makes and takes tokens of service accounts.
+    pub fn with_accounts(&mut self, accounts: Arc<ServiceAccounts>) {
+        self.tokens
+            .push(Arc::clone(&accounts) as Arc<dyn TokenAuthenticator>);
+        self.accounts = Some(accounts);
+    }
+
     pub(crate) fn authenticate(
         &self,
         headers: &HeaderMap,

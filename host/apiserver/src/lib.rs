@@ -4,6 +4,7 @@
 //! (resources) → the registry → `respond` with a body from `encode`, `outgoing` or `watching`. Objects are copied as text, never
 //! parsed, on the way out.
 
+mod accounts;
 mod audit;
 mod auth;
 mod body;
@@ -34,6 +35,7 @@ mod tls;
 mod verbs;
 mod watching;
 
+pub use accounts::{KeyRing, KeyRingError, ServiceAccounts};
 pub use audit::{AuditRecord, AuditSink};
 pub use auth::{
     Access, AlwaysAllow, Attributes, Authenticated, Authorizer, Decision, Masters,

@@ -256,10 +256,7 @@ impl Follower {
     }
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "edge: the aggregator's writes have a time"
-)]
+/// Edge: the aggregator's writes have a time.
 fn now() -> jiff::Timestamp {
     jiff::Timestamp::now()
 }

@@ -384,6 +384,13 @@ async fn create(out: Out<'_>, target: &Target, body: Incoming) -> Result<Answer,
         let object = out.warned(result, &context)?;
         return out.object(201, &object, &context);
     }
+    if target.subresource == "token"
+        && let Some(accounts) = &call.api.access.accounts
+    {
+        let answer = accounts.answer(&context, target, object).await;
+        let value = out.warned(answer, &context)?;
+        return Ok(out.value(201, &value, &context));
+    }
     let result = call.api.registry.create_sub(&context, target, object).await;
     let value = out.warned(result, &context)?;
     Ok(out.value(201, &value, &context))

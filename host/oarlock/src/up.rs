@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
-use oarlock_apiserver::{AlwaysAllow, Rbac, Server, ServerConfig};
+use oarlock_apiserver::{AlwaysAllow, KeyRing, Rbac, Server, ServerConfig, ServiceAccounts};
 use oarlock_client::LocalCluster;
 use oarlock_controllers::{Controllers, ControllersConfig, Discover, Served};
 use oarlock_kinds::{Kinds, Row};
@@ -148,6 +148,10 @@ impl Up {
         let ca = pki.ca_pem().to_owned();
         let mut server = ServerConfig::new(self.listen, Arc::clone(&registry), Arc::clone(&pki));
         server.access.anonymous = self.anonymous_auth;
+        let keys = KeyRing::ensure(&dir, jiff::Timestamp::now())
+            .context("cannot make keys for service accounts' tokens")?;
+        let accounts = ServiceAccounts::new(Arc::clone(&registry), keys);
+        server.access.with_accounts(accounts);
         if by_roles {
             server.access.authorizers.push(rbac);
         } else {
