@@ -16,6 +16,7 @@ const EDGES: &[(&str, &[&str])] = &[
         &["oarlock-cel", "oarlock-model", "oarlock-schema"],
     ),
     ("oarlock-store", &[]),
+    ("oarlock-auth", &["oarlock-model"]),
     (
         "oarlock-registry",
         &[
@@ -44,6 +45,7 @@ const EDGES: &[(&str, &[&str])] = &[
     (
         "oarlock-apiserver",
         &[
+            "oarlock-auth",
             "oarlock-kinds",
             "oarlock-model",
             "oarlock-registry",

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use oarlock_apiserver::{Server, ServerConfig, pki};
+use oarlock_apiserver::{KeyRing, Rbac, Server, ServerConfig, ServiceAccounts, pki};
 use oarlock_registry::{Config, Registry};
 
 type Outcome = Result<(), Box<dyn std::error::Error>>;
@@ -38,18 +38,25 @@ async fn main() -> Outcome {
     });
     let store = oarlock_store::open(oarlock_store::StoreOptions::memory())?;
     let kinds = Arc::new(oarlock_kinds::Kinds::builtin());
+    let rbac = Rbac::new();
     let registry = Registry::open(
         Config {
             store,
             kinds,
-            admission: Vec::new(),
+            admission: vec![rbac.admission()],
         },
         jiff::Timestamp::now(),
     )
     .await?;
+    // Aggregating roles is a controller's work, and there are none here.
+    rbac.start(&registry, jiff::Timestamp::now(), false).await?;
     let pki = Arc::new(pki::ensure(&data_dir, listen)?);
+    let keys = KeyRing::ensure(&data_dir, jiff::Timestamp::now())?;
+    let accounts = ServiceAccounts::new(Arc::clone(&registry), keys);
     let mut config = ServerConfig::new(listen, registry, Arc::clone(&pki));
+    config.access.with_accounts(accounts);
     config.access.anonymous = anonymous;
+    config.access.authorizers.push(rbac);
     let server = Server::bind(config).await?;
     let kubeconfig = pki.default_kubeconfig();
     pki.write_kubeconfig(&kubeconfig, server.local_addr())?;

@@ -3,29 +3,41 @@
 //!
 //! Invariant: nothing reaches the registry without having passed [`Authorizer::authorize`].
 
-use std::fmt::{self, Debug, Write as _};
+use std::fmt::Debug;
 use std::sync::Arc;
 
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use jiff::Timestamp;
+use oarlock_auth::SubjectRules;
 use oarlock_model::{ApiError, Reason};
 use oarlock_registry::User;
 
+use crate::accounts::ServiceAccounts;
 use crate::failure::Failure;
 use crate::route::ResourcePath;
 use crate::tls::Peer;
 
 pub(crate) const AUTHENTICATED: &str = "system:authenticated";
-const UNAUTHENTICATED: &str = "system:unauthenticated";
-const MASTERS: &str = "system:masters";
-/// A request may impersonate with no more values than this.
-const MAX_IMPERSONATION_VALUES: usize = 256;
+pub(crate) const UNAUTHENTICATED: &str = "system:unauthenticated";
+
+/// Whom a token stands for, and for which of the wanted audiences it is good (none: it knows no audiences).
+#[derive(Clone, Debug)]
+pub struct Authenticated {
+    pub user: Arc<User>,
+    pub audiences: Vec<String>,
+}
 
 /// Turns a bearer token into a user.
 pub trait TokenAuthenticator: Send + Sync + Debug {
-    /// `None`: not a token of this kind, or not a valid one.
-    fn authenticate(&self, token: &str, now: Timestamp) -> Option<Arc<User>>;
+    /// For one of `audiences`; empty: for this server. `Ok(None)`: not a token of this kind. An error says why the token
+    /// is not good.
+    fn authenticate(
+        &self,
+        token: &str,
+        audiences: &[String],
+        now: Timestamp,
+    ) -> Result<Option<Authenticated>, String>;
 }
 
 /// What a request wants to do.
@@ -38,73 +50,57 @@ pub struct Attributes<'a> {
     pub resource: Option<ResourcePath<'a>>,
 }
 
-/// The first authorizer with an opinion decides; no opinion at all is a refusal.
+/// The first authorizer with an opinion decides; no opinion at all is a refusal. The texts are reasons, and may be empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
-    Allow,
-    /// The reason goes behind the refusal's text; may be empty.
+    Allow(String),
     Deny(String),
-    NoOpinion,
+    NoOpinion(String),
 }
 
 pub trait Authorizer: Send + Sync + Debug {
     fn authorize(&self, user: &User, attributes: &Attributes<'_>) -> Decision;
-}
 
-/// Until there is RBAC: cluster administrators and the cluster's own components may do everything, whoever has logged in
-/// may read what the API offers and ask what they may.
-#[derive(Debug, Default)]
-pub struct SystemAuthorizer;
-
-impl Authorizer for SystemAuthorizer {
-    fn authorize(&self, user: &User, attributes: &Attributes<'_>) -> Decision {
-        if is_master(user) || is_component(user) {
-            return Decision::Allow;
-        }
-        let discovery = attributes.resource.is_none()
-            && matches!(attributes.verb, "get" | "head")
-            && [
-                "/api", "/apis", "/openapi", "/healthz", "/livez", "/readyz", "/version",
-            ]
-            .iter()
-            .any(|root| {
-                attributes
-                    .path
-                    .strip_prefix(root)
-                    .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-            });
-        let about_oneself = attributes.resource.is_some_and(|at| {
-            attributes.verb == "create"
-                && matches!(
-                    (at.group, at.resource),
-                    ("authentication.k8s.io", "selfsubjectreviews")
-                        | (
-                            "authorization.k8s.io",
-                            "selfsubjectaccessreviews" | "selfsubjectrulesreviews"
-                        )
-                )
-        });
-        if (discovery || about_oneself) && user.groups.iter().any(|g| g == AUTHENTICATED) {
-            return Decision::Allow;
-        }
-        Decision::NoOpinion
+    /// All rules of a user in a namespace. `None`: this authorizer does not work by rules.
+    fn rules(&self, _user: &User, _namespace: &str) -> Option<SubjectRules> {
+        None
     }
 }
 
-fn is_master(user: &User) -> bool {
-    user.groups.iter().any(|g| g == MASTERS)
+/// Cluster administrators may do everything.
+#[derive(Debug, Default)]
+pub struct Masters;
+
+impl Authorizer for Masters {
+    fn authorize(&self, user: &User, _: &Attributes<'_>) -> Decision {
+        if is_master(user) {
+            Decision::Allow(String::new())
+        } else {
+            Decision::NoOpinion(String::new())
+        }
+    }
 }
 
-fn is_component(user: &User) -> bool {
-    user.name
-        .strip_prefix("system:")
-        .is_some_and(|rest| rest != "anonymous" && !rest.starts_with("serviceaccount:"))
+/// `--authorization-mode AlwaysAllow`.
+#[derive(Debug, Default)]
+pub struct AlwaysAllow;
+
+impl Authorizer for AlwaysAllow {
+    fn authorize(&self, _: &User, _: &Attributes<'_>) -> Decision {
+        Decision::Allow(String::new())
+    }
+}
+
+pub(crate) fn is_master(user: &User) -> bool {
+    user.groups.iter().any(|g| g == oarlock_auth::MASTERS)
 }
 
 /// Seams and switches of authentication and authorization.
 #[derive(Clone, Debug)]
 pub struct Access {
     pub tokens: Vec<Arc<dyn TokenAuthenticator>>,
+    /// Makes tokens of service accounts. `None`: there are none.
+    pub accounts: Option<Arc<ServiceAccounts>>,
     pub authorizers: Vec<Arc<dyn Authorizer>>,
     /// Callers without credentials are `system:anonymous` (and mostly forbidden, 403); otherwise they get 401.
     pub anonymous: bool,
@@ -114,13 +110,21 @@ impl Default for Access {
     fn default() -> Self {
         Self {
             tokens: Vec::new(),
-            authorizers: vec![Arc::new(SystemAuthorizer)],
+            accounts: None,
+            authorizers: vec![Arc::new(Masters)],
             anonymous: false,
         }
     }
 }
 
 impl Access {
+    /// Makes and takes tokens of service accounts.
+    pub fn with_accounts(&mut self, accounts: Arc<ServiceAccounts>) {
+        self.tokens
+            .push(Arc::clone(&accounts) as Arc<dyn TokenAuthenticator>);
+        self.accounts = Some(accounts);
+    }
+
     pub(crate) fn authenticate(
         &self,
         headers: &HeaderMap,
@@ -136,11 +140,10 @@ impl Access {
                 .ok()
                 .and_then(bearer)
                 .ok_or_else(Failure::unauthorized)?;
-            return self
-                .tokens
-                .iter()
-                .find_map(|t| t.authenticate(token, now))
-                .ok_or_else(Failure::unauthorized);
+            return match self.review(token, &[], now) {
+                Ok(found) => Ok(found.user),
+                Err(_) => Err(Failure::unauthorized()),
+            };
         }
         match peer {
             Peer::None if self.anonymous => Ok(anonymous()),
@@ -148,47 +151,56 @@ impl Access {
         }
     }
 
+    /// Whom a token stands for, or what a TokenReview says of one that is not good.
+    pub(crate) fn review(
+        &self,
+        token: &str,
+        audiences: &[String],
+        now: Timestamp,
+    ) -> Result<Authenticated, String> {
+        const INVALID: &str = "invalid bearer token";
+        let mut problems = vec![INVALID.to_owned()];
+        for tokens in &self.tokens {
+            match tokens.authenticate(token, audiences, now) {
+                Ok(Some(found)) => return Ok(found),
+                Ok(None) => {}
+                Err(why) => problems.push(why),
+            }
+        }
+        if problems.len() == 1 {
+            return Err(problems.swap_remove(0));
+        }
+        Err(format!("[{}]", problems.join(", ")))
+    }
+
     pub(crate) fn authorize(
         &self,
         user: &User,
         attributes: &Attributes<'_>,
     ) -> Result<(), Failure> {
-        let mut why = String::new();
-        for authorizer in &self.authorizers {
-            match authorizer.authorize(user, attributes) {
-                Decision::Allow => return Ok(()),
-                Decision::Deny(reason) => {
-                    why = reason;
-                    break;
-                }
-                Decision::NoOpinion => {}
+        match self.decide(user, attributes) {
+            Decision::Allow(_) => Ok(()),
+            Decision::Deny(why) | Decision::NoOpinion(why) => {
+                Err(forbidden(user, attributes, &why))
             }
         }
-        Err(forbidden(user, attributes, &why))
     }
 
-    /// The user that the request is to be carried out as; `None`: nobody is impersonated.
-    pub(crate) fn impersonate(
-        &self,
-        headers: &HeaderMap,
-        user: &User,
-        attributes: &Attributes<'_>,
-    ) -> Result<Option<Arc<User>>, Failure> {
-        let Some(wanted) = impersonated(headers)? else {
-            return Ok(None);
-        };
-        if !is_master(user) {
-            let verb = format!("impersonate-on:user-info:{}", attributes.verb);
-            return Err(forbidden(
-                user,
-                &Attributes {
-                    verb: &verb,
-                    ..*attributes
-                },
-                "",
-            ));
+    /// What all authorizers together say.
+    pub(crate) fn decide(&self, user: &User, attributes: &Attributes<'_>) -> Decision {
+        let mut reasons: Vec<String> = Vec::new();
+        for authorizer in &self.authorizers {
+            match authorizer.authorize(user, attributes) {
+                Decision::NoOpinion(why) if why.is_empty() => {}
+                Decision::NoOpinion(why) => reasons.push(why),
+                Decision::Deny(why) => {
+                    reasons.extend((!why.is_empty()).then_some(why));
+                    return Decision::Deny(reasons.join("\n"));
+                }
+                allowed @ Decision::Allow(_) => return allowed,
+            }
         }
-        Ok(Some(Arc::new(wanted)))
+        Decision::NoOpinion(reasons.join("\n"))
     }
 }
 
@@ -207,7 +219,7 @@ fn anonymous() -> Arc<User> {
 }
 
 /// Upstream's text: `pods "x" is forbidden: User "u" cannot get resource "pods" in API group "" in the namespace "n"`.
-fn forbidden(user: &User, attributes: &Attributes<'_>, why: &str) -> Failure {
+pub(crate) fn forbidden(user: &User, attributes: &Attributes<'_>, why: &str) -> Failure {
     let tail = if why.is_empty() {
         String::new()
     } else {
@@ -233,102 +245,6 @@ fn forbidden(user: &User, attributes: &Attributes<'_>, why: &str) -> Failure {
         at.group,
     );
     ApiError::forbidden(at.group, at.resource, at.name, &text).into()
-}
-
-fn impersonated(headers: &HeaderMap) -> Result<Option<User>, Failure> {
-    const PREFIX: &str = "impersonate-";
-    const EXTRA: &str = "impersonate-extra-";
-    let mut user = User::default();
-    let mut seen = 0;
-    for (name, value) in headers {
-        let name = name.as_str();
-        if !name.starts_with(PREFIX) {
-            continue;
-        }
-        seen += 1;
-        if seen > MAX_IMPERSONATION_VALUES {
-            return Err(Failure::bad_request("too many impersonation headers"));
-        }
-        let value = String::from_utf8_lossy(value.as_bytes()).into_owned();
-        match name {
-            "impersonate-user" => user.name = value,
-            "impersonate-uid" => user.uid = value,
-            "impersonate-group" => user.groups.push(value),
-            _ => {
-                if let Some(key) = name.strip_prefix(EXTRA) {
-                    let key = percent_encoding::percent_decode_str(key)
-                        .decode_utf8_lossy()
-                        .into_owned();
-                    match user.extra.iter_mut().find(|(k, _)| *k == key) {
-                        Some((_, values)) => values.push(value),
-                        None => user.extra.push((key, vec![value])),
-                    }
-                }
-            }
-        }
-    }
-    if seen == 0 {
-        return Ok(None);
-    }
-    if user.name.is_empty() {
-        return Err(Failure::bad_request(format!(
-            "requested {} without impersonating a user name",
-            GoUser(&user)
-        )));
-    }
-    if let Some(account) = user.name.strip_prefix("system:serviceaccount:")
-        && user.groups.is_empty()
-        && let Some((namespace, _)) = account.split_once(':')
-    {
-        user.groups.push("system:serviceaccounts".to_owned());
-        user.groups
-            .push(format!("system:serviceaccounts:{namespace}"));
-    }
-    let known = if user.name == "system:anonymous" {
-        UNAUTHENTICATED
-    } else {
-        AUTHENTICATED
-    };
-    if !user.groups.iter().any(|g| g == known) {
-        user.groups.push(known.to_owned());
-    }
-    Ok(Some(user))
-}
-
-/// A user as upstream's message prints it.
-struct GoUser<'a>(&'a User);
-
-impl fmt::Display for GoUser<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let list = |values: &[String]| {
-            let mut text = String::from("[]string{");
-            for (at, value) in values.iter().enumerate() {
-                let _ = write!(text, "{}{value:?}", if at == 0 { "" } else { ", " });
-            }
-            text + "}"
-        };
-        let groups = if self.0.groups.is_empty() {
-            "[]string(nil)".to_owned()
-        } else {
-            list(&self.0.groups)
-        };
-        let extra = if self.0.extra.is_empty() {
-            "map[string][]string(nil)".to_owned()
-        } else {
-            let entries: Vec<String> = self
-                .0
-                .extra
-                .iter()
-                .map(|(k, v)| format!("{k:?}:{}", list(v)))
-                .collect();
-            format!("map[string][]string{{{}}}", entries.join(", "))
-        };
-        let User { name, uid, .. } = self.0;
-        write!(
-            f,
-            "&user.DefaultInfo{{Name:{name:?}, UID:{uid:?}, Groups:{groups}, Extra:{extra}}}"
-        )
-    }
 }
 
 #[cfg(test)]
@@ -360,7 +276,7 @@ mod tests {
             assert_eq!(failure.code(), 403);
             assert!(
                 access
-                    .authorize(&user("admin", &[MASTERS]), &attributes)
+                    .authorize(&user("admin", &["system:masters"]), &attributes)
                     .is_ok()
             );
         };
@@ -383,35 +299,6 @@ mod tests {
             "get",
             "/metrics",
             r#"forbidden: User "x" cannot get path "/metrics""#,
-        );
-    }
-
-    #[test]
-    fn the_bare_system_prefix_is_not_enough_for_outsiders() {
-        let attributes = Attributes {
-            verb: "list",
-            path: "/api/v1/pods",
-            resource: resource_path("/api/v1/pods"),
-        };
-        let check = |name: &str, expect: Decision| {
-            assert_eq!(
-                SystemAuthorizer.authorize(&user(name, &[]), &attributes),
-                expect,
-                "{name}"
-            );
-        };
-        check("system:kube-scheduler", Decision::Allow);
-        check("system:anonymous", Decision::NoOpinion);
-        check("system:serviceaccount:a:b", Decision::NoOpinion);
-    }
-
-    #[test]
-    fn impersonation_without_a_name_is_refused() {
-        let mut headers = HeaderMap::new();
-        headers.insert("impersonate-extra-a", "x".parse().unwrap());
-        assert_eq!(
-            impersonated(&headers).unwrap_err().body().unwrap()["message"],
-            r#"requested &user.DefaultInfo{Name:"", UID:"", Groups:[]string(nil), Extra:map[string][]string{"a":[]string{"x"}}} without impersonating a user name"#
         );
     }
 }

@@ -4,6 +4,7 @@
 //! (resources) → the registry → `respond` with a body from `encode`, `outgoing` or `watching`. Objects are copied as text, never
 //! parsed, on the way out.
 
+mod accounts;
 mod audit;
 mod auth;
 mod body;
@@ -15,6 +16,7 @@ mod failure;
 mod guard;
 mod handler;
 mod health;
+mod impersonation;
 mod metrics;
 mod negotiate;
 mod openapi;
@@ -22,6 +24,7 @@ mod outgoing;
 mod outside;
 pub mod pki;
 mod query;
+mod rbac;
 mod respond;
 mod reviews;
 mod route;
@@ -32,10 +35,15 @@ mod tls;
 mod verbs;
 mod watching;
 
+pub use accounts::{KeyRing, KeyRingError, ServiceAccounts};
 pub use audit::{AuditRecord, AuditSink};
-pub use auth::{Access, Attributes, Authorizer, Decision, SystemAuthorizer, TokenAuthenticator};
+pub use auth::{
+    Access, AlwaysAllow, Attributes, Authenticated, Authorizer, Decision, Masters,
+    TokenAuthenticator,
+};
 pub use health::HealthCheck;
 pub use metrics::MoreMetrics;
 pub use pki::{Identity, Pki, PkiError};
+pub use rbac::Rbac;
 pub use route::{ResourcePath, Verb};
 pub use server::{Server, ServerConfig, ServerError};

@@ -88,6 +88,12 @@ pub(crate) async fn answer(call: &Call<'_>) -> Result<Answer, Failure> {
     if !get {
         return Err(Failure::page_not_found());
     }
+    let address = call.api.address.to_string();
+    let accounts = call.api.access.accounts.as_ref();
+    if let Some((kind, document)) = accounts.and_then(|a| a.document(path, &address)) {
+        let text = document.to_string();
+        return Ok(respond::answer(200, kind, Outgoing::whole(text)));
+    }
     match path {
         "/metrics" => Ok(metrics(call)),
         "" => Ok(respond::value(

@@ -4,7 +4,7 @@
 //! Invariant: a key on disk is readable by its owner alone, and every file is replaced whole (a crash leaves the old or
 //! the new one). A leaf that does not fit (other CA, other key, missing name, near its end) is made anew.
 
-mod files;
+pub(crate) mod files;
 mod leaf;
 
 use std::net::{IpAddr, SocketAddr};

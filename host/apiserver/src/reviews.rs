@@ -1,14 +1,17 @@
 //! Reviews: kinds whose creation asks a question about who and may, answers it, and keeps nothing.
 //! `kubectl auth whoami` and `kubectl auth can-i` live on them.
 
+mod checks;
+
 use http::StatusCode;
 use oarlock_kinds::Row;
-use oarlock_model::{ApiError, Cause, time};
-use oarlock_registry::{Body, User};
+use oarlock_registry::{Body, Context, Target, User};
 use oarlock_schema::{decode, decode_value};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
-use crate::auth::Attributes;
+use oarlock_model::{meta, time};
+
+use crate::auth::{Attributes, Decision};
 use crate::failure::Failure;
 use crate::handler::Call;
 use crate::route::ResourcePath;
@@ -34,9 +37,11 @@ pub(crate) fn handles(row: &Row) -> bool {
 /// The review with its `status`.
 pub(crate) fn answer(
     call: &Call<'_>,
-    row: &Row,
+    context: &Context,
+    target: &Target,
     body: Body,
 ) -> Result<(StatusCode, Value), Failure> {
+    let row = &*target.row;
     let decoded = match &body {
         Body::Json(text) => decode(&row.schema, text),
         Body::Value(value) => decode_value(&row.schema, value),
@@ -45,10 +50,14 @@ pub(crate) fn answer(
     if !review.is_object() {
         review = json!({});
     }
-    oarlock_model::meta::set_type(&mut review, row.api_version(), row.kind.clone());
+    meta::set_type(&mut review, row.api_version(), row.kind.clone());
     if !review.get("metadata").is_some_and(Value::is_object) {
         review["metadata"] = json!({});
     }
+    if row.namespaced {
+        checks::namespace(target, &mut review)?;
+    }
+    oarlock_registry::track_created(context, &row.schema, "", &mut review);
     let spec = review.get("spec").cloned().unwrap_or(Value::Null);
     review["status"] = match row.resource.as_str() {
         "selfsubjectreviews" => {
@@ -56,9 +65,15 @@ pub(crate) fn answer(
             json!({"userInfo": user_info(&call.user)})
         }
         "tokenreviews" => token_status(call, &spec)?,
-        "selfsubjectrulesreviews" => rules_status(call, &spec),
-        "selfsubjectaccessreviews" => access_status(call, row, &call.user, &spec)?,
-        _ => access_status(call, row, &subject(row, &spec)?, &spec)?,
+        "selfsubjectrulesreviews" => rules_status(call, &spec)?,
+        resource => {
+            checks::access(row, &review, &spec, &target.namespace)?;
+            if resource == "selfsubjectaccessreviews" {
+                access_status(call, &call.user, &spec)
+            } else {
+                access_status(call, &subject(&spec), &spec)
+            }
+        }
     };
     Ok((StatusCode::CREATED, review))
 }
@@ -71,9 +86,12 @@ fn unreadable(row: &Row, why: &impl std::fmt::Display) -> Failure {
 }
 
 fn user_info(user: &User) -> Value {
-    let mut info = json!({"username": user.name, "groups": user.groups});
+    let mut info = json!({"username": user.name});
     if !user.uid.is_empty() {
         info["uid"] = json!(user.uid);
+    }
+    if !user.groups.is_empty() {
+        info["groups"] = json!(user.groups);
     }
     for (key, values) in &user.extra {
         info["extra"][key] = json!(values);
@@ -88,111 +106,116 @@ fn token_status(call: &Call<'_>, spec: &Value) -> Result<Value, Failure> {
             "token is required for TokenReview in authentication",
         ));
     }
-    let tokens = &call.api.access.tokens;
-    Ok(
-        match tokens.iter().find_map(|t| t.authenticate(token, call.now)) {
-            Some(user) => json!({"authenticated": true, "user": user_info(&user)}),
-            None => json!({"user": {}, "error": "invalid bearer token"}),
-        },
-    )
+    let audiences = strings(spec, "audiences");
+    Ok(match call.api.access.review(token, &audiences, call.now) {
+        Ok(found) => {
+            let mut status = json!({"authenticated": true, "user": user_info(&found.user)});
+            if !found.audiences.is_empty() {
+                status["audiences"] = json!(found.audiences);
+            }
+            status
+        }
+        Err(why) => json!({"user": {}, "error": why}),
+    })
 }
 
 fn text<'a>(value: &'a Value, field: &str) -> &'a str {
     value.get(field).and_then(Value::as_str).unwrap_or("")
 }
 
-/// Upstream leaves the kind out of these refusals.
-fn invalid(row: &Row, cause: Cause) -> Failure {
-    ApiError::invalid(&row.group, "", "", vec![cause]).into()
-}
-
-fn subject(row: &Row, spec: &Value) -> Result<User, Failure> {
-    let groups: Vec<String> = spec
-        .get("groups")
+fn strings(value: &Value, field: &str) -> Vec<String> {
+    value
+        .get(field)
         .and_then(Value::as_array)
         .into_iter()
         .flatten()
-        .filter_map(|g| g.as_str().map(str::to_owned))
-        .collect();
-    let name = text(spec, "user").to_owned();
-    if name.is_empty() && groups.is_empty() {
-        let why = "at least one of user or group must be specified";
-        return Err(invalid(row, Cause::invalid("spec.user", &json!(""), why)));
-    }
-    Ok(User {
-        name,
-        groups,
-        ..User::default()
-    })
+        .filter_map(|v| v.as_str().map(str::to_owned))
+        .collect()
 }
 
-fn access_status(call: &Call<'_>, row: &Row, user: &User, spec: &Value) -> Result<Value, Failure> {
+fn subject(spec: &Value) -> User {
+    let extra = spec.get("extra").and_then(Value::as_object);
+    User {
+        name: text(spec, "user").to_owned(),
+        uid: text(spec, "uid").to_owned(),
+        groups: strings(spec, "groups"),
+        extra: extra
+            .into_iter()
+            .flat_map(Map::iter)
+            .map(|(key, _)| (key.clone(), strings(&spec["extra"], key)))
+            .collect(),
+    }
+}
+
+fn access_status(call: &Call<'_>, user: &User, spec: &Value) -> Value {
     let given = |field: &str| spec.get(field).filter(|v| v.is_object());
-    let allowed = match (given("resourceAttributes"), given("nonResourceAttributes")) {
-        (None, None) => {
-            let why =
-                "exactly one of nonResourceAttributes or resourceAttributes must be specified";
-            return Err(invalid(
-                row,
-                Cause::invalid("spec.resourceAttributes", &Value::Null, why),
-            ));
-        }
-        (Some(_), Some(other)) => {
-            let shown = json!({"Path": text(other, "path"), "Verb": text(other, "verb")});
-            let why = "cannot be specified in combination with resourceAttributes";
-            return Err(invalid(
-                row,
-                Cause::invalid("spec.nonResourceAttributes", &shown, why),
-            ));
-        }
-        (Some(wanted), None) => {
-            let at = ResourcePath {
-                group: text(wanted, "group"),
-                version: text(wanted, "version"),
-                namespace: text(wanted, "namespace"),
-                resource: text(wanted, "resource"),
-                name: text(wanted, "name"),
-                subresource: text(wanted, "subresource"),
-                ..ResourcePath::default()
-            };
-            let attributes = Attributes {
+    let access = &call.api.access;
+    let decision = if let Some(wanted) = given("resourceAttributes") {
+        let at = ResourcePath {
+            group: text(wanted, "group"),
+            version: text(wanted, "version"),
+            namespace: text(wanted, "namespace"),
+            resource: text(wanted, "resource"),
+            name: text(wanted, "name"),
+            subresource: text(wanted, "subresource"),
+            ..ResourcePath::default()
+        };
+        access.decide(
+            user,
+            &Attributes {
                 verb: text(wanted, "verb"),
                 path: "",
                 resource: Some(at),
-            };
-            call.api.access.authorize(user, &attributes)
-        }
-        (None, Some(wanted)) => {
-            let attributes = Attributes {
+            },
+        )
+    } else {
+        let wanted = given("nonResourceAttributes").unwrap_or(&Value::Null);
+        access.decide(
+            user,
+            &Attributes {
                 verb: text(wanted, "verb"),
                 path: text(wanted, "path"),
                 resource: None,
-            };
-            call.api.access.authorize(user, &attributes)
-        }
+            },
+        )
     };
-    Ok(json!({"allowed": allowed.is_ok()}))
+    let (mut status, reason) = match decision {
+        Decision::Allow(why) => (json!({"allowed": true}), why),
+        Decision::NoOpinion(why) => (json!({"allowed": false}), why),
+        Decision::Deny(why) => (json!({"allowed": false, "denied": true}), why),
+    };
+    if !reason.is_empty() {
+        status["reason"] = Value::String(reason);
+    }
+    status
 }
 
-/// Everything or nothing: the authorizers there are so far know no single rules.
-fn rules_status(call: &Call<'_>, spec: &Value) -> Value {
-    let at = ResourcePath {
-        namespace: text(spec, "namespace"),
-        resource: "*",
-        group: "*",
-        ..ResourcePath::default()
-    };
-    let all = Attributes {
-        verb: "*",
-        path: "",
-        resource: Some(at),
-    };
-    if call.api.access.authorize(&call.user, &all).is_err() {
-        return json!({"resourceRules": [], "nonResourceRules": [], "incomplete": true});
+/// What the authorizers that work by rules know of the caller.
+fn rules_status(call: &Call<'_>, spec: &Value) -> Result<Value, Failure> {
+    let namespace = text(spec, "namespace");
+    if namespace.is_empty() {
+        return Err(Failure::bad_request("no namespace on request"));
     }
-    json!({
-        "resourceRules": [{"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}],
-        "nonResourceRules": [{"verbs": ["*"], "nonResourceURLs": ["*"]}],
-        "incomplete": false,
-    })
+    let (mut resources, mut urls, mut problems) = (Vec::new(), Vec::new(), Vec::new());
+    for authorizer in &call.api.access.authorizers {
+        let Some(found) = authorizer.rules(&call.user, namespace) else {
+            continue;
+        };
+        for rule in found.rules {
+            let value = rule.to_value();
+            if rule.resources.is_empty() {
+                urls.push(value);
+            } else {
+                resources.push(value);
+            }
+        }
+        problems.extend(found.problems);
+    }
+    let mut status = json!({
+        "resourceRules": resources, "nonResourceRules": urls, "incomplete": !problems.is_empty(),
+    });
+    if !problems.is_empty() {
+        status["evaluationError"] = Value::String(problems.join(", "));
+    }
+    Ok(status)
 }

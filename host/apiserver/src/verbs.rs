@@ -376,13 +376,20 @@ async fn create(out: Out<'_>, target: &Target, body: Incoming) -> Result<Answer,
     );
     let object = body::object(bytes, format, body_kind(target))?;
     if target.subresource.is_empty() && reviews::handles(&target.row) {
-        let (status, review) = reviews::answer(call, &target.row, object)?;
+        let (status, review) = reviews::answer(call, &context, target, object)?;
         return Ok(out.value(status.as_u16(), &review, &context));
     }
     if target.subresource.is_empty() {
         let result = call.api.registry.create(&context, target, object).await;
         let object = out.warned(result, &context)?;
         return out.object(201, &object, &context);
+    }
+    if target.subresource == "token"
+        && let Some(accounts) = &call.api.access.accounts
+    {
+        let answer = accounts.answer(&context, target, object).await;
+        let value = out.warned(answer, &context)?;
+        return Ok(out.value(201, &value, &context));
     }
     let result = call.api.registry.create_sub(&context, target, object).await;
     let value = out.warned(result, &context)?;

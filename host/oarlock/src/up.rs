@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
-use oarlock_apiserver::{Server, ServerConfig};
+use oarlock_apiserver::{AlwaysAllow, KeyRing, Rbac, Server, ServerConfig, ServiceAccounts};
 use oarlock_client::LocalCluster;
 use oarlock_controllers::{Controllers, ControllersConfig, Discover, Served};
 use oarlock_kinds::{Kinds, Row};
@@ -33,6 +33,14 @@ enum StoreKind {
     Memory,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum AuthorizationMode {
+    #[value(name = "RBAC")]
+    Rbac,
+    #[value(name = "AlwaysAllow")]
+    AlwaysAllow,
+}
+
 #[derive(Debug, Args)]
 pub struct Up {
     /// Where the store, certificates and compiled guests are kept [default: ~/.oarlock]
@@ -56,6 +64,12 @@ pub struct Up {
     /// What the store is kept in
     #[arg(long, value_enum, default_value_t = StoreKind::Redb)]
     store: StoreKind,
+    /// Whether callers without credentials are let in, as system:anonymous
+    #[arg(long, default_value_t = false, action = clap::ArgAction::Set, value_name = "BOOL")]
+    anonymous_auth: bool,
+    /// Who decides what callers over HTTP may do; the kubeconfig's user may do everything
+    #[arg(long, value_enum, default_value_t = AuthorizationMode::Rbac, value_name = "MODE")]
+    authorization_mode: AuthorizationMode,
     /// How long history is kept for watches and lists at a revision, in seconds
     #[arg(long, default_value_t = 300, value_name = "SECONDS")]
     history: u64,
@@ -110,20 +124,39 @@ impl Up {
             tokio::task::spawn_blocking(move || (oarlock_store::open(options), Kinds::builtin()));
         let (store, kinds) = opened.await?;
         let store = store.context("cannot open the store")?;
+        let rbac = Rbac::new();
+        let by_roles = self.authorization_mode == AuthorizationMode::Rbac;
         let config = oarlock_registry::Config {
             store: Arc::clone(&store),
             kinds: Arc::new(kinds),
-            admission: Vec::new(),
+            admission: if by_roles {
+                vec![rbac.admission()]
+            } else {
+                Vec::new()
+            },
         };
         let registry = Registry::open(config, jiff::Timestamp::now())
             .await
             .context("cannot start the registry")?;
+        rbac.start(&registry, jiff::Timestamp::now(), true)
+            .await
+            .context("cannot make the default roles")?;
 
         let pki = oarlock_apiserver::pki::ensure(&dir, self.listen)
             .context("cannot make certificates")?;
         let pki = Arc::new(pki);
         let ca = pki.ca_pem().to_owned();
-        let server = ServerConfig::new(self.listen, Arc::clone(&registry), Arc::clone(&pki));
+        let mut server = ServerConfig::new(self.listen, Arc::clone(&registry), Arc::clone(&pki));
+        server.access.anonymous = self.anonymous_auth;
+        let keys = KeyRing::ensure(&dir, jiff::Timestamp::now())
+            .context("cannot make keys for service accounts' tokens")?;
+        let accounts = ServiceAccounts::new(Arc::clone(&registry), keys);
+        server.access.with_accounts(accounts);
+        if by_roles {
+            server.access.authorizers.push(rbac);
+        } else {
+            server.access.authorizers.push(Arc::new(AlwaysAllow));
+        }
         let metrics = server.more_metrics.clone();
         let server = Server::bind(server).await?;
         let address = server.local_addr();

@@ -33,6 +33,7 @@ pub use admission::{Admission, AdmissionRequest, Operation};
 pub use api::*;
 pub use codec::MAX_OBJECT_BYTES;
 pub use expiry::EVENT_TTL;
+pub use managed::track_created;
 pub use oarlock_cel::{Attributes as AuthorizationAttributes, Decision as AuthorizationDecision};
 pub use read::ListParameters;
 pub use registry::{Config, Registry};

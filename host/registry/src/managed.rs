@@ -1,7 +1,8 @@
 //! `metadata.managedFields` on every write: which manager owns which field. The engine is in `oarlock_schema::apply`;
 //! here is what of an object it sees for a kind and a subresource.
 
-use oarlock_model::{ApiError, ApiResult, Reason, time};
+use oarlock_model::{ApiError, ApiResult, Reason, meta, time};
+use oarlock_schema::SchemaRef;
 use oarlock_schema::apply::{self, ApplyError, FieldPath, Operation, Writer};
 use serde_json::Value;
 
@@ -68,6 +69,28 @@ pub fn updated(ctx: &Context, target: &Target, old: Option<&Value>, new: &mut Va
     with_writer(ctx, target, &target.subresource, |writer| {
         apply::track_update(&target.row.schema, old, new, writer);
     });
+}
+
+/// Managed fields of what a create answers and nobody keeps: reviews, and bodies of subresources.
+pub fn track_created(ctx: &Context, schema: &SchemaRef, subresource: &str, object: &mut Value) {
+    let (api_version, now) = (
+        meta::api_version(object).to_owned(),
+        time::format_time(ctx.now),
+    );
+    let manager = if ctx.field_manager.is_empty() {
+        UNKNOWN_MANAGER
+    } else {
+        ctx.field_manager.as_str()
+    };
+    let writer = Writer {
+        manager,
+        api_version: &api_version,
+        subresource,
+        now: &now,
+        reset: STATUS,
+        one_schema: false,
+    };
+    apply::track_update(schema, None, object, &writer);
 }
 
 /// Server-side apply: `old` with the configuration merged in.

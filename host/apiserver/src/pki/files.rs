@@ -13,7 +13,7 @@ fn io_error(path: &Path) -> impl FnOnce(std::io::Error) -> PkiError + '_ {
     }
 }
 
-pub(super) fn make_private_dir(path: &Path) -> Result<(), PkiError> {
+pub(crate) fn make_private_dir(path: &Path) -> Result<(), PkiError> {
     let mut builder = fs::DirBuilder::new();
     builder.recursive(true);
     #[cfg(unix)]
@@ -25,7 +25,7 @@ pub(super) fn make_private_dir(path: &Path) -> Result<(), PkiError> {
 }
 
 /// Replaces `path`, readable by the owner alone.
-pub(super) fn write_private(path: &Path, content: &[u8]) -> Result<(), PkiError> {
+pub(crate) fn write_private(path: &Path, content: &[u8]) -> Result<(), PkiError> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{}.new", std::process::id()));
     let temporary = path.with_file_name(name);
@@ -44,7 +44,21 @@ pub(super) fn write_private(path: &Path, content: &[u8]) -> Result<(), PkiError>
     fs::rename(&temporary, path).map_err(io_error(path))
 }
 
-fn read(path: &Path) -> Result<Option<String>, PkiError> {
+/// The names of all files in a directory.
+pub(crate) fn names(dir: &Path) -> Result<Vec<String>, PkiError> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(dir).map_err(io_error(dir))? {
+        let name = entry.map_err(io_error(dir))?.file_name();
+        names.extend(name.into_string());
+    }
+    Ok(names)
+}
+
+pub(crate) fn remove(path: &Path) -> Result<(), PkiError> {
+    fs::remove_file(path).map_err(io_error(path))
+}
+
+pub(crate) fn read(path: &Path) -> Result<Option<String>, PkiError> {
     match fs::read_to_string(path) {
         Ok(text) => Ok(Some(text)),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),

@@ -9,7 +9,7 @@ use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use oarlock_apiserver::{Access, Identity, Pki, Server, ServerConfig, pki};
+use oarlock_apiserver::{Access, Identity, Pki, Rbac, Server, ServerConfig, pki};
 use oarlock_registry::{Config, Registry};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -34,19 +34,23 @@ impl TestServer {
         Self::with_access(Access::default()).await
     }
 
-    pub async fn with_access(access: Access) -> Self {
+    pub async fn with_access(mut access: Access) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let listen = "127.0.0.1:0".parse().unwrap();
         let store = oarlock_store::open(oarlock_store::StoreOptions::memory()).unwrap();
         let kinds = Arc::new(oarlock_kinds::Kinds::builtin());
+        let rbac = Rbac::new();
         let config = Config {
             store,
             kinds,
-            admission: Vec::new(),
+            admission: vec![rbac.admission()],
         };
         let registry = Registry::open(config, jiff::Timestamp::now())
             .await
             .unwrap();
+        let now = jiff::Timestamp::now();
+        rbac.start(&registry, now, false).await.unwrap();
+        access.authorizers.push(rbac);
         let pki = Arc::new(pki::ensure(dir.path(), listen).unwrap());
         let config = ServerConfig {
             access,
