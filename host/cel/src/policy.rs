@@ -1,6 +1,8 @@
 //! The expressions of admission policies and webhooks: what they may name, and what they must come to.
 //! Source: <https://kubernetes.io/docs/reference/access-authn-authz/validating-admission-policy/>
 
+use serde_json::Value as Json;
+
 use crate::types::Type;
 use crate::value::{EvalError, Value};
 use crate::{AUTHORIZER, Activation, Env, Program, RESOURCE_CHECK};
@@ -116,6 +118,53 @@ pub fn compile_device(text: &str) -> Result<Program, String> {
             ))
         }
     }
+}
+
+/// Where an expression stands in a policy, which decides what it may name and what it must come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    MatchCondition,
+    /// The variable at this index may name those before it.
+    Variable(usize),
+    Validation,
+    Message,
+    AuditAnnotation,
+    ApplyConfiguration,
+    JsonPatch,
+}
+
+/// Compiles an expression of a policy's `spec` (of a webhook's match condition: null), with the variables that it has.
+pub fn compile_part(spec: &Json, part: Part, text: &str) -> Result<Program, String> {
+    let base = env(spec["paramKind"].is_object());
+    let (index, wanted) = match part {
+        Part::MatchCondition => return compile(text, &base, Wanted::Bool),
+        Part::Variable(index) => (index, Wanted::Any),
+        Part::Validation => (usize::MAX, Wanted::Bool),
+        Part::Message => (usize::MAX, Wanted::Text),
+        Part::AuditAnnotation => (usize::MAX, Wanted::TextOrNull),
+        Part::ApplyConfiguration => (usize::MAX, Wanted::Object),
+        Part::JsonPatch => (usize::MAX, Wanted::JsonPatch),
+    };
+    let mut names = base;
+    if spec["mutations"].is_array() {
+        names = with_mutations(names);
+    }
+    let variables = spec["variables"].as_array().map_or(&[][..], Vec::as_slice);
+    if !variables.is_empty() {
+        names = with_variables(names);
+    }
+    for variable in variables.iter().take(index) {
+        let (Some(name), Some(expression)) =
+            (variable["name"].as_str(), variable["expression"].as_str())
+        else {
+            continue;
+        };
+        // What does not compile is told once, where it stands.
+        let ty = Program::compile(expression, &names)
+            .map_or(Type::Dyn, |program| program.result().clone());
+        names.add_field("variables", name, ty);
+    }
+    compile(text, &names, wanted)
 }
 
 fn texts() -> Type {

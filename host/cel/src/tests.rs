@@ -502,6 +502,52 @@ mod policies {
     }
 
     #[test]
+    fn parts_of_policies() {
+        use crate::policy::{Part, compile_part};
+        let wrong = |spec: serde_json::Value, part, text: &str| {
+            compile_part(&spec, part, text).err().unwrap_or_default()
+        };
+        let spec =
+            || json!({"variables": [{"name": "n", "expression": "'x'"}, {"expression": "1"}]});
+        assert_eq!(
+            wrong(spec(), Part::Validation, "variables.n.size() < 3"),
+            ""
+        );
+        assert_eq!(
+            wrong(json!({}), Part::Validation, "variables.n.size() < 30"),
+            "compilation failed: ERROR: <input>:1:1: undeclared reference to 'variables' (in container '')\n | variables.n.size() < 30\n | ^"
+        );
+        assert!(
+            wrong(spec(), Part::Validation, "variables.m == 1")
+                .contains(":1:10: undefined field 'm'")
+        );
+        assert!(wrong(spec(), Part::Variable(0), "variables.n").contains("undefined field 'n'"));
+        assert_eq!(wrong(spec(), Part::Variable(1), "variables.n"), "");
+        assert_eq!(
+            wrong(spec(), Part::Message, "1"),
+            "must evaluate to string but got int"
+        );
+        assert_eq!(
+            wrong(json!(null), Part::MatchCondition, "request.name == 'x'"),
+            ""
+        );
+        let mutating = json!({"mutations": []});
+        let patch = "[JSONPatch{op: \"add\", path: \"/metadata/labels/x\", value: variables.x}]";
+        assert!(
+            wrong(mutating.clone(), Part::JsonPatch, patch)
+                .contains(":1:58: undeclared reference to 'variables'")
+        );
+        assert_eq!(
+            wrong(
+                mutating,
+                Part::ApplyConfiguration,
+                "Object{spec: Object.spec{replicas: 1}}"
+            ),
+            ""
+        );
+    }
+
+    #[test]
     fn variables_are_evaluated_when_asked_for() {
         let mut env = with_variables(env(false));
         let first = compile("object.n + 1", &env, Wanted::Any).unwrap();
