@@ -7,12 +7,13 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
+use oarlock_admission::{AdmissionConfig, Gate, PolicyHost};
 use oarlock_apiserver::{Server, ServerConfig};
 use oarlock_client::LocalCluster;
 use oarlock_controllers::{Controllers, ControllersConfig, Discover, Served};
 use oarlock_kinds::{Kinds, Row};
 use oarlock_node::{NodeSim, NodeSimConfig};
-use oarlock_registry::Registry;
+use oarlock_registry::{Admission, Registry};
 use oarlock_scheduler::{Handle, Scheduler, SchedulerConfig};
 use oarlock_store::{Backend, StoreOptions};
 use oarlock_wasm::{Engine, EngineConfig};
@@ -110,14 +111,22 @@ impl Up {
             tokio::task::spawn_blocking(move || (oarlock_store::open(options), Kinds::builtin()));
         let (store, kinds) = opened.await?;
         let store = store.context("cannot open the store")?;
+        let gate = Arc::new(Gate::default());
         let config = oarlock_registry::Config {
             store: Arc::clone(&store),
             kinds: Arc::new(kinds),
-            admission: Vec::new(),
+            admission: vec![Arc::clone(&gate) as Arc<dyn Admission>],
         };
         let registry = Registry::open(config, jiff::Timestamp::now())
             .await
             .context("cannot start the registry")?;
+        // What policies of the last run will look at waits for them.
+        gate.close(&LocalCluster::new(
+            Arc::clone(&registry),
+            "oarlock-admission",
+        ))
+        .await
+        .context("cannot read the admission policies")?;
 
         let pki = oarlock_apiserver::pki::ensure(&dir, self.listen)
             .context("cannot make certificates")?;
@@ -143,6 +152,14 @@ impl Up {
             .context("cannot start the WebAssembly engine")?;
         let cluster =
             |component: &str| Arc::new(LocalCluster::new(Arc::clone(&registry), component));
+        let policies = PolicyHost::start(AdmissionConfig::new(
+            cluster("oarlock-admission"),
+            engine.clone(),
+            by_name(oarlock_guests::ADMISSION),
+            gate,
+        ));
+        let source = policies.metrics();
+        metrics.add(move || source.text());
         let controllers = self.runs(Part::Controllers).then(|| {
             let cluster = cluster("kube-controller-manager");
             Controllers::start(ControllersConfig::new(
@@ -157,7 +174,7 @@ impl Up {
             let config = SchedulerConfig::new(
                 cluster("kube-scheduler"),
                 engine.clone(),
-                scheduling_guests(),
+                by_name(oarlock_guests::SCHEDULING),
             );
             Some(Scheduler::start(config).context("cannot start the scheduler")?)
         } else {
@@ -198,6 +215,7 @@ impl Up {
         if let Some(controllers) = controllers {
             controllers.stop().await;
         }
+        policies.stop().await;
         let _ = stop_server.send(());
         serving.await?;
         store.close().await;
@@ -244,9 +262,9 @@ async fn expire_events(registry: Arc<Registry>) {
     }
 }
 
-/// The components that profiles may name without pushing them first.
-fn scheduling_guests() -> HashMap<String, Arc<[u8]>> {
-    oarlock_guests::SCHEDULING
+/// Components that profiles and policies may name without pushing them first.
+fn by_name(guests: &[oarlock_guests::Guest]) -> HashMap<String, Arc<[u8]>> {
+    guests
         .iter()
         .map(|guest| (guest.name.to_owned(), guest.bytes.into()))
         .collect()
