@@ -13,9 +13,10 @@ mod toolchain;
 use toolchain::{TARGET, Toolchain, imports_with};
 
 /// Folders of `plugins/`, and the table that their plugins go to.
-const TABLES: [(&str, &str); 3] = [
+const TABLES: [(&str, &str); 4] = [
     ("scheduling", "SCHEDULING"),
     ("controllers", "CONTROLLERS"),
+    ("admission", "ADMISSION"),
     ("hostile", "HOSTILE"),
 ];
 

@@ -41,6 +41,16 @@ const EDGES: &[(&str, &[&str])] = &[
         "oarlock-controllers",
         &["oarlock-client", "oarlock-model", "oarlock-wasm"],
     ),
+    (
+        "oarlock-admission",
+        &[
+            "oarlock-client",
+            "oarlock-model",
+            "oarlock-registry",
+            "oarlock-schema",
+            "oarlock-wasm",
+        ],
+    ),
     ("oarlock-node", &["oarlock-client", "oarlock-model"]),
     (
         "oarlock-apiserver",

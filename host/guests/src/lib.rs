@@ -17,10 +17,12 @@ include!(concat!(env!("OUT_DIR"), "/guests.rs"));
 pub const SCHEDULING: &[Guest] = SCHEDULING_GUESTS;
 /// Components with controllers.
 pub const CONTROLLERS: &[Guest] = CONTROLLERS_GUESTS;
+/// Components with admission policies.
+pub const ADMISSION: &[Guest] = ADMISSION_GUESTS;
 /// Components that misbehave, for tests. The binary does not name this, so they are not in it.
 pub const HOSTILE: &[Guest] = HOSTILE_GUESTS;
 /// All that ship.
-pub const ALL: &[&[Guest]] = &[SCHEDULING, CONTROLLERS];
+pub const ALL: &[&[Guest]] = &[SCHEDULING, CONTROLLERS, ADMISSION];
 
 /// A component that ships, by its package's name.
 pub fn get(name: &str) -> Option<&'static Guest> {
@@ -44,6 +46,7 @@ mod tests {
         let check = |name: &str, expect: bool| assert_eq!(get(name).is_some(), expect, "{name}");
         check("cost-aware", true);
         check("node-annotation", true);
+        check("image-registries", true);
         check("misbehaving-scheduler", false);
         assert!(hostile("misbehaving-scheduler").is_some());
     }

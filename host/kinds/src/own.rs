@@ -1,4 +1,5 @@
-//! The rows of oarlock.dev/v1alpha1: components, their bytes, scheduler profiles and controllers. Hand-written schemas.
+//! The rows of oarlock.dev/v1alpha1: components, their bytes, scheduler profiles, controllers and admission policies.
+//! Hand-written schemas.
 
 mod rules;
 
@@ -18,6 +19,13 @@ pub const MAX_CHUNK_BYTES: usize = 512 * 1024;
 
 pub(crate) fn rows() -> Vec<Row> {
     vec![
+        row(
+            "AdmissionPolicy",
+            "admissionpolicies",
+            &["apol"],
+            admission_policy(),
+            true,
+        ),
         row("Component", "components", &["comp"], component(), true),
         row(
             "ComponentChunk",
@@ -267,5 +275,55 @@ fn controller() -> Vec<Property> {
     vec![
         Property::new("spec", named("ControllerSpec", spec)).required(),
         Property::new("status", named("ControllerStatus", status)),
+    ]
+}
+
+fn admission_policy() -> Vec<Property> {
+    let selector = |name: &str| {
+        let selector = facts().definition("io.k8s.apimachinery.pkg.apis.meta.v1.LabelSelector");
+        Property::new(
+            name,
+            selector.map_or_else(SchemaRef::any, |d| d.schema.clone()),
+        )
+    };
+    let rule = named(
+        "AdmissionRule",
+        vec![
+            strings("operations"),
+            strings("apiGroups"),
+            strings("apiVersions"),
+            strings("resources"),
+        ],
+    );
+    let mut rules = Schema::array(rule);
+    rules.list_type = ListType::Atomic;
+    let matching = vec![
+        Property::new("rules", rules),
+        selector("namespaceSelector"),
+        selector("objectSelector"),
+    ];
+    let spec = vec![
+        string("component").required(),
+        Property::new("match", named("AdmissionMatch", matching)),
+        string("failurePolicy").with_default(json!("Fail")),
+        string("mode").with_default(json!("Enforce")),
+        leaf("order", Type::Int32),
+        any("args"),
+        limits(),
+    ];
+    let status = vec![
+        leaf("observedGeneration", Type::Int64),
+        conditions(),
+        string("activeComponent"),
+        string("previousComponent"),
+        any("receipt"),
+        any("policy"),
+        any("counts"),
+        leaf("traps", Type::Int64),
+        any("details"),
+    ];
+    vec![
+        Property::new("spec", named("AdmissionPolicySpec", spec)).required(),
+        Property::new("status", named("AdmissionPolicyStatus", status)),
     ]
 }

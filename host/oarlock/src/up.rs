@@ -7,12 +7,14 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
+use oarlock_admission::{AdmissionConfig, Gate, PolicyHost};
 use oarlock_apiserver::{AlwaysAllow, KeyRing, Rbac, Server, ServerConfig, ServiceAccounts};
+use oarlock_apiserver::{Server, ServerConfig};
 use oarlock_client::LocalCluster;
 use oarlock_controllers::{Controllers, ControllersConfig, Discover, Served};
 use oarlock_kinds::{Kinds, Row};
 use oarlock_node::{NodeSim, NodeSimConfig};
-use oarlock_registry::Registry;
+use oarlock_registry::{Admission, Registry};
 use oarlock_scheduler::{Handle, Scheduler, SchedulerConfig};
 use oarlock_store::{Backend, StoreOptions};
 use oarlock_wasm::{Engine, EngineConfig};
@@ -126,14 +128,15 @@ impl Up {
         let store = store.context("cannot open the store")?;
         let rbac = Rbac::new();
         let by_roles = self.authorization_mode == AuthorizationMode::Rbac;
+        let gate = Arc::new(Gate::default());
+        let mut admission = vec![Arc::clone(&gate) as Arc<dyn Admission>];
+        if by_roles {
+            admission.push(rbac.admission());
+        }
         let config = oarlock_registry::Config {
             store: Arc::clone(&store),
             kinds: Arc::new(kinds),
-            admission: if by_roles {
-                vec![rbac.admission()]
-            } else {
-                Vec::new()
-            },
+            admission,
         };
         let registry = Registry::open(config, jiff::Timestamp::now())
             .await
@@ -141,6 +144,13 @@ impl Up {
         rbac.start(&registry, jiff::Timestamp::now(), true)
             .await
             .context("cannot make the default roles")?;
+        // What policies of the last run will look at waits for them.
+        gate.close(&LocalCluster::new(
+            Arc::clone(&registry),
+            "oarlock-admission",
+        ))
+        .await
+        .context("cannot read the admission policies")?;
 
         let pki = oarlock_apiserver::pki::ensure(&dir, self.listen)
             .context("cannot make certificates")?;
@@ -176,6 +186,14 @@ impl Up {
             .context("cannot start the WebAssembly engine")?;
         let cluster =
             |component: &str| Arc::new(LocalCluster::new(Arc::clone(&registry), component));
+        let policies = PolicyHost::start(AdmissionConfig::new(
+            cluster("oarlock-admission"),
+            engine.clone(),
+            by_name(oarlock_guests::ADMISSION),
+            gate,
+        ));
+        let source = policies.metrics();
+        metrics.add(move || source.text());
         let controllers = self.runs(Part::Controllers).then(|| {
             let cluster = cluster("kube-controller-manager");
             Controllers::start(ControllersConfig::new(
@@ -190,7 +208,7 @@ impl Up {
             let config = SchedulerConfig::new(
                 cluster("kube-scheduler"),
                 engine.clone(),
-                scheduling_guests(),
+                by_name(oarlock_guests::SCHEDULING),
             );
             Some(Scheduler::start(config).context("cannot start the scheduler")?)
         } else {
@@ -231,6 +249,7 @@ impl Up {
         if let Some(controllers) = controllers {
             controllers.stop().await;
         }
+        policies.stop().await;
         let _ = stop_server.send(());
         serving.await?;
         store.close().await;
@@ -277,9 +296,9 @@ async fn expire_events(registry: Arc<Registry>) {
     }
 }
 
-/// The components that profiles may name without pushing them first.
-fn scheduling_guests() -> HashMap<String, Arc<[u8]>> {
-    oarlock_guests::SCHEDULING
+/// Components that profiles and policies may name without pushing them first.
+fn by_name(guests: &[oarlock_guests::Guest]) -> HashMap<String, Arc<[u8]>> {
+    guests
         .iter()
         .map(|guest| (guest.name.to_owned(), guest.bytes.into()))
         .collect()

@@ -5,10 +5,10 @@ pub(crate) mod matching;
 pub mod policy;
 
 use async_trait::async_trait;
-use oarlock_model::ApiResult;
+use oarlock_model::{ApiResult, meta};
 use serde_json::Value;
 
-use crate::{Context, Registry, Target};
+use crate::{Context, Registry, Target, prepare};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
@@ -63,4 +63,19 @@ pub trait Admission: Send + Sync + std::fmt::Debug {
     ) -> ApiResult<()> {
         Ok(())
     }
+}
+
+/// What somebody else (a policy, a webhook) made of an object, as a tree that the pipeline may go on with: it fits the schema,
+/// has defaults, and changes no more than its subresource may. The error says what does not fit.
+pub fn readmit(target: &Target, object: &Value, old: Option<&Value>) -> Result<Value, String> {
+    let row = &target.row;
+    let decoded =
+        oarlock_schema::decode_value(&row.schema, object).map_err(|error| error.to_string())?;
+    let mut object = decoded.value;
+    meta::set_type(&mut object, row.api_version(), row.kind.as_str());
+    prepare::default(row, &mut object);
+    if let Some(old) = old {
+        prepare::restrict_to_subresource(target, &mut object, old);
+    }
+    Ok(object)
 }

@@ -29,7 +29,7 @@ mod watch;
 mod write;
 
 pub use admission::policy::Authorize;
-pub use admission::{Admission, AdmissionRequest, Operation};
+pub use admission::{Admission, AdmissionRequest, Operation, readmit};
 pub use api::*;
 pub use codec::MAX_OBJECT_BYTES;
 pub use expiry::EVENT_TTL;

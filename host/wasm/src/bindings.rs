@@ -22,3 +22,19 @@ wasmtime::component::bindgen!({
     imports: { default: trappable },
     additional_derives: [PartialEq],
 });
+
+/// Admission policies run on the threads of requests, so calls into them are futures that give way at each tick.
+pub(crate) mod admission {
+    wasmtime::component::bindgen!({
+        inline: "
+            package oarlock:host-side;
+            world admission {
+                export oarlock:admission/policy@0.1.0;
+            }
+        ",
+        path: ["../../wit/host", "../../wit/admission"],
+        world: "oarlock:host-side/admission",
+        exports: { default: async },
+        additional_derives: [PartialEq],
+    });
+}

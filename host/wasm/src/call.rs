@@ -55,6 +55,7 @@ impl Guest {
             let end = state.deadline_tick.saturating_add(state.host_ticks);
             match end.saturating_sub(state.tick()) {
                 0 => Err(Overrun.into()),
+                _ if state.gives_way => Ok(UpdateDeadline::Yield(1)),
                 left => Ok(UpdateDeadline::Continue(left)),
             }
         });
@@ -90,16 +91,32 @@ impl Guest {
         call: &'static str,
         enter: impl FnOnce(&mut Store<GuestState>) -> wasmtime::Result<R>,
     ) -> Result<R, Error> {
+        let begun = self.begin(false)?;
+        let answer = enter(&mut self.store);
+        self.end(call, begun, answer)
+    }
+
+    /// Before a call; [`Self::end`] must follow. `gives_way`: the call is a future, which is pending at each tick.
+    pub(crate) fn begin(&mut self, gives_way: bool) -> Result<Instant, Error> {
         if self.dead {
             return Err(Error::Dead {
                 plugin: self.plugin(),
             });
         }
-        self.store.data_mut().begin(self.deadline_ticks);
-        self.store.set_epoch_deadline(self.deadline_ticks);
+        self.store.data_mut().begin(self.deadline_ticks, gives_way);
+        self.store
+            .set_epoch_deadline(if gives_way { 1 } else { self.deadline_ticks });
         #[expect(clippy::disallowed_methods, reason = "edge: metering")]
-        let begun = Instant::now();
-        let answer = enter(&mut self.store);
+        Ok(Instant::now())
+    }
+
+    /// What became of a call.
+    pub(crate) fn end<R>(
+        &mut self,
+        call: &'static str,
+        begun: Instant,
+        answer: wasmtime::Result<R>,
+    ) -> Result<R, Error> {
         self.loaded
             .meter()
             .call(u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX));

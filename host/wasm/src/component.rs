@@ -25,15 +25,18 @@ pub enum ExtensionPoint {
     Queue,
     /// `oarlock:controller/reconciler`
     Reconciler,
+    /// `oarlock:admission/policy`
+    Policy,
 }
 
 impl ExtensionPoint {
     /// All of them.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 5] = [
         Self::Snapshot,
         Self::Placement,
         Self::Queue,
         Self::Reconciler,
+        Self::Policy,
     ];
 
     /// The interface's full name.
@@ -43,6 +46,7 @@ impl ExtensionPoint {
             Self::Placement => "oarlock:scheduler/placement@0.1.0",
             Self::Queue => "oarlock:scheduler/queue@0.1.0",
             Self::Reconciler => "oarlock:controller/reconciler@0.1.0",
+            Self::Policy => "oarlock:admission/policy@0.1.0",
         }
     }
 

@@ -180,7 +180,8 @@ pub(crate) fn settings(pool: Option<u32>) -> Config {
             .max_tables_per_module(4)
             .total_tables(instances.saturating_mul(4))
             .table_elements(MAX_TABLE_ELEMENTS)
-            .total_stacks(1)
+            // Calls that give way have a stack of their own.
+            .total_stacks(instances)
             .max_unused_warm_slots(16);
         config.allocation_strategy(InstanceAllocationStrategy::Pooling(slots));
     }

@@ -63,15 +63,29 @@ impl Inspection {
         self.extension_points
             .contains(&ExtensionPoint::Reconciler.interface())
     }
+
+    /// Whether it can be used as an admission policy.
+    pub fn is_admission(&self) -> bool {
+        self.extension_points
+            .contains(&ExtensionPoint::Policy.interface())
+    }
 }
 
 impl std::fmt::Display for Inspection {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let what = match (self.is_scheduler(), self.is_controller()) {
-            (true, true) => "scheduling plugins and a controller",
-            (true, false) => "scheduling plugins",
-            (false, true) => "a controller",
-            (false, false) => "nothing that Oarlock knows",
+        let parts = [
+            (self.is_scheduler(), "scheduling plugins"),
+            (self.is_controller(), "a controller"),
+            (self.is_admission(), "an admission policy"),
+        ];
+        let parts: Vec<_> = parts
+            .iter()
+            .filter(|(has, _)| *has)
+            .map(|(_, what)| *what)
+            .collect();
+        let what = match parts.as_slice() {
+            [] => "nothing that Oarlock knows".to_owned(),
+            parts => parts.join(" and "),
         };
         writeln!(f, "Contains:         {what}")?;
         writeln!(f, "Digest:           {}", self.digest)?;

@@ -3,6 +3,7 @@
 //! Invariant: nothing that a guest does (trap, spin, allocate, lie) is more than an [`Error`] value here. An instance that
 //! trapped is dead and answers [`Error::Dead`] from then on; its owner replaces it by `respawn`.
 
+pub mod admission;
 pub mod author;
 mod bindings;
 mod cache;
@@ -21,6 +22,7 @@ mod state;
 pub mod toolchain;
 mod wasi;
 
+pub use admission::{AdmissionInstance, AdmissionPlugin};
 pub use component::{ExtensionPoint, Loaded};
 pub use controller::{ControllerInstance, ControllerPlugin, ObjectsHost};
 pub use engine::{Engine, EngineConfig};

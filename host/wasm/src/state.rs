@@ -31,6 +31,8 @@ pub(crate) struct GuestState {
     pub(crate) panics: Vec<String>,
     /// Tick at which the call must have ended, but for what the host itself takes.
     pub(crate) deadline_tick: u64,
+    /// Whether the call is a future that is pending at each tick.
+    pub(crate) gives_way: bool,
     /// Ticks that the host has taken to answer this call's questions.
     pub(crate) host_ticks: u64,
     /// Shared with the WASI clocks.
@@ -83,6 +85,7 @@ impl GuestState {
             wasi,
             panics: Vec::new(),
             deadline_tick: 0,
+            gives_way: false,
             host_ticks: 0,
             now_ms,
             log_rate: LogRate::new(limits.log_lines_per_second, ticks.load(Ordering::Relaxed)),
@@ -92,7 +95,8 @@ impl GuestState {
     }
 
     /// Before each call.
-    pub(crate) fn begin(&mut self, deadline_ticks: u64) {
+    pub(crate) fn begin(&mut self, deadline_ticks: u64, gives_way: bool) {
+        self.gives_way = gives_way;
         self.panics.clear();
         self.limiter.memory_refused = false;
         self.host_ticks = 0;

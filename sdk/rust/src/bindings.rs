@@ -53,3 +53,21 @@ pub mod controlling {
         },
     });
 }
+
+pub mod admitting {
+    wit_bindgen::generate!({
+        world: "oarlock:admission/admission-policy",
+        path: ["../../wit/host", "../../wit/admission"],
+        generate_all,
+        pub_export_macro: true,
+        export_macro_name: "export_policy_raw",
+        default_bindings_module: "oarlock_sdk::__private::bindings::admitting",
+        disable_custom_section_link_helpers: true,
+        additional_derives: [PartialEq, Clone],
+        with: {
+            "oarlock:host/log@0.1.0": crate::bindings::plugin::oarlock::host::log,
+            "oarlock:host/clock@0.1.0": crate::bindings::plugin::oarlock::host::clock,
+            "oarlock:host/random@0.1.0": crate::bindings::plugin::oarlock::host::random,
+        },
+    });
+}

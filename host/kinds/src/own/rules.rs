@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use oarlock_model::time::{human_duration, parse_time};
-use oarlock_model::{Cause, meta};
+use oarlock_model::{Cause, LabelSelector, meta};
 use serde_json::{Value, json};
 
 use super::MAX_CHUNK_BYTES;
@@ -11,6 +11,8 @@ use crate::{Column, Columns, Hooks};
 const DIGEST_PREFIX: &str = "sha256:";
 const DIGEST_HEX_DIGITS: usize = 64;
 const FAILURE_POLICIES: [&str; 2] = ["Fail", "Ignore"];
+const MODES: [&str; 2] = ["Enforce", "Monitor"];
+const OPERATIONS: [&str; 5] = ["*", "CREATE", "UPDATE", "DELETE", "CONNECT"];
 /// A guest below one MiB cannot start; beyond 4 GiB it cannot address memory.
 const MEMORY_MIB: (i64, i64) = (1, 4096);
 
@@ -19,6 +21,7 @@ pub(super) fn hooks(kind: &str) -> Hooks {
         "Component" => component,
         "ComponentChunk" => component_chunk,
         "SchedulerProfile" => scheduler_profile,
+        "AdmissionPolicy" => admission_policy,
         _ => controller,
     };
     Hooks {
@@ -69,6 +72,15 @@ fn required_text(field: &str, value: &Value, causes: &mut Vec<Cause>) {
     }
 }
 
+fn one_of(field: &str, value: &Value, supported: &[&str], causes: &mut Vec<Cause>) {
+    if value
+        .as_str()
+        .is_some_and(|text| !text.is_empty() && !supported.contains(&text))
+    {
+        causes.push(Cause::not_supported(field, value, supported));
+    }
+}
+
 fn limits(limits: &Value, causes: &mut Vec<Cause>) {
     between(
         "spec.limits.memoryMiB",
@@ -115,17 +127,12 @@ fn component_chunk(new: &Value, old: Option<&Value>) -> Vec<Cause> {
 fn scheduler_profile(new: &Value, _old: Option<&Value>) -> Vec<Cause> {
     let (spec, mut causes) = (&new["spec"], Vec::new());
     required_text("spec.schedulerName", &spec["schedulerName"], &mut causes);
-    let policy = &spec["failurePolicy"];
-    if policy
-        .as_str()
-        .is_some_and(|p| !p.is_empty() && !FAILURE_POLICIES.contains(&p))
-    {
-        causes.push(Cause::not_supported(
-            "spec.failurePolicy",
-            policy,
-            &FAILURE_POLICIES,
-        ));
-    }
+    one_of(
+        "spec.failurePolicy",
+        &spec["failurePolicy"],
+        &FAILURE_POLICIES,
+        &mut causes,
+    );
     between(
         "spec.percentageOfNodesToScore",
         &spec["percentageOfNodesToScore"],
@@ -163,6 +170,42 @@ fn controller(new: &Value, _old: Option<&Value>) -> Vec<Cause> {
     not_negative("spec.replicas", &spec["replicas"], &mut causes);
     not_negative("spec.workers", &spec["workers"], &mut causes);
     limits(&spec["limits"], &mut causes);
+    causes
+}
+
+fn admission_policy(new: &Value, _old: Option<&Value>) -> Vec<Cause> {
+    let (spec, mut causes) = (&new["spec"], Vec::new());
+    required_text("spec.component", &spec["component"], &mut causes);
+    let (policy, mode) = (&spec["failurePolicy"], &spec["mode"]);
+    one_of("spec.failurePolicy", policy, &FAILURE_POLICIES, &mut causes);
+    one_of("spec.mode", mode, &MODES, &mut causes);
+    limits(&spec["limits"], &mut causes);
+    let matching = &spec["match"];
+    let rules = matching["rules"].as_array();
+    for (at, rule) in rules.into_iter().flatten().enumerate() {
+        let field = |name: &str| format!("spec.match.rules[{at}].{name}");
+        for (index, operation) in rule["operations"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .enumerate()
+        {
+            let field = format!("{}[{index}]", field("operations"));
+            one_of(&field, operation, &OPERATIONS, &mut causes);
+        }
+        if rule["resources"].as_array().is_none_or(Vec::is_empty) {
+            causes.push(Cause::required(field("resources"), ""));
+        }
+    }
+    for name in ["namespaceSelector", "objectSelector"] {
+        let selector = &matching[name];
+        if let Err(error) = LabelSelector::from_object(selector)
+            && !selector.is_null()
+        {
+            let field = format!("spec.match.{name}");
+            causes.push(Cause::invalid(field, selector, &error.0));
+        }
+    }
     causes
 }
 
@@ -258,6 +301,36 @@ pub(super) fn columns(kind: &str) -> Columns {
                     text(&spec["schedulerName"], ""),
                     text(&spec["component"], "<built-in>"),
                     ready(o),
+                    text(&status["activeComponent"], "<none>"),
+                    json!(status["traps"].as_i64().unwrap_or(0)),
+                    age(o, now),
+                ]
+            },
+        ),
+        "AdmissionPolicy" => (
+            &[
+                NAME,
+                column("Component", "string", 0, "The component that is wanted."),
+                column("Mode", "string", 0, "Whether it decides or only reports."),
+                READY,
+                column(
+                    "Denials",
+                    "integer",
+                    0,
+                    "Writes refused since the last swap.",
+                ),
+                column("Active", "string", 1, "The component that decides."),
+                column("Traps", "integer", 1, "Traps since the last swap."),
+                AGE,
+            ],
+            |o, now| {
+                let (spec, status) = (&o["spec"], &o["status"]);
+                vec![
+                    name(o),
+                    text(&spec["component"], "<none>"),
+                    text(&spec["mode"], "Enforce"),
+                    ready(o),
+                    json!(status["counts"]["denials"].as_i64().unwrap_or(0)),
                     text(&status["activeComponent"], "<none>"),
                     json!(status["traps"].as_i64().unwrap_or(0)),
                     age(o, now),
@@ -418,6 +491,26 @@ mod tests {
             None,
             &["spec.component: Required value"],
         );
+        check(
+            "AdmissionPolicy",
+            json!({"spec": {"component": "a", "failurePolicy": "Fail", "mode": "Monitor",
+                "match": {"rules": [{"operations": ["CREATE"], "resources": ["pods"]}], "objectSelector": {}}}}),
+            None,
+            &[],
+        );
+        check(
+            "AdmissionPolicy",
+            json!({"spec": {"mode": "Watch", "match": {"rules": [{"operations": ["READ"]}],
+                "namespaceSelector": {"matchExpressions": [{"key": "a", "operator": "Like"}]}}}}),
+            None,
+            &[
+                "spec.component: Required value",
+                r#"spec.mode: Unsupported value: "Watch": supported values: "Enforce", "Monitor""#,
+                r#"spec.match.rules[0].operations[0]: Unsupported value: "READ": supported values: "*", "CREATE", "UPDATE", "DELETE", "CONNECT""#,
+                "spec.match.rules[0].resources: Required value",
+                r#"spec.match.namespaceSelector: Invalid value: {"matchExpressions":[{"key":"a","operator":"Like"}]}: "Like" is not a valid label selector operator"#,
+            ],
+        );
     }
 
     #[test]
@@ -428,6 +521,7 @@ mod tests {
             "ComponentChunk",
             "SchedulerProfile",
             "Controller",
+            "AdmissionPolicy",
         ] {
             let columns = columns(kind);
             for object in [
