@@ -9,7 +9,6 @@ use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 use oarlock_admission::{AdmissionConfig, Gate, PolicyHost};
 use oarlock_apiserver::{AlwaysAllow, KeyRing, Rbac, Server, ServerConfig, ServiceAccounts};
-use oarlock_apiserver::{Server, ServerConfig};
 use oarlock_client::LocalCluster;
 use oarlock_controllers::{Controllers, ControllersConfig, Discover, Served};
 use oarlock_kinds::{Kinds, Row};
