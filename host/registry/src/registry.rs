@@ -45,6 +45,7 @@ impl Registry {
         let mut admission = builtin::plugins();
         admission.extend(policy::plugins(&config.store, &config.kinds));
         admission.extend(config.admission);
+        admission.push(builtin::last());
         let registry = Self {
             store: config.store,
             kinds: ArcSwap::new(config.kinds),

@@ -98,8 +98,7 @@ pub fn generation_changed(row: &Row, new: &Value, old: &Value) -> bool {
     }
     crate::metadata::differ_beyond(new, old, &["metadata", "status"])
         || (is(row, "apps", "Deployment") && differ_in("annotations"))
-        || (is(row, "discovery.k8s.io", "EndpointSlice")
-            && (differ_in("labels") || differ_in("annotations")))
+        || (is(row, "discovery.k8s.io", "EndpointSlice") && differ_in("labels"))
 }
 
 /// This kind's rules look at the rest of an object only if it has changed, so a status write needs no tree of it.

@@ -1,5 +1,6 @@
 //! Expressions in objects of built-in kinds: where each stands and what it may name. The one place that compiles them.
 
+use oarlock_cel::policy::{Part, compile_device, compile_part};
 use serde_json::Value;
 
 use super::path::{Causes, Path};
@@ -35,14 +36,37 @@ pub enum Purpose<'a> {
     Device,
 }
 
-/// Says what is wrong with an expression that is there. `stored`: it was in the object before, so it is taken as it is.
+/// Says what is wrong with an expression that is there. (Upstream takes a stored expression with a newer compiler; there is
+/// one compiler here, so it makes no difference whether it was there before.)
 pub fn check(
-    _out: &mut Causes,
-    _at: &Path<'_>,
-    _expression: &str,
-    _purpose: Purpose<'_>,
+    out: &mut Causes,
+    at: &Path<'_>,
+    expression: &str,
+    purpose: Purpose<'_>,
     _stored: bool,
 ) {
+    let none = &Value::Null;
+    let compiled = match purpose {
+        Purpose::MatchCondition { policy } => {
+            compile_part(policy.unwrap_or(none), Part::MatchCondition, expression)
+        }
+        Purpose::Variable { policy, index } => {
+            compile_part(policy, Part::Variable(index), expression)
+        }
+        Purpose::Validation { policy } => compile_part(policy, Part::Validation, expression),
+        Purpose::Message { policy } => compile_part(policy, Part::Message, expression),
+        Purpose::AuditAnnotation { policy } => {
+            compile_part(policy, Part::AuditAnnotation, expression)
+        }
+        Purpose::ApplyConfiguration { policy } => {
+            compile_part(policy, Part::ApplyConfiguration, expression)
+        }
+        Purpose::JsonPatch { policy } => compile_part(policy, Part::JsonPatch, expression),
+        Purpose::Device => compile_device(expression),
+    };
+    if let Err(why) = compiled {
+        at.invalid_text(out, expression, &why);
+    }
 }
 
 /// A name that an expression can use.

@@ -51,7 +51,7 @@ pub fn config_map(new: &Value, old: Option<&Value>) -> Causes {
         }
     }
     if size > MAX_DATA_BYTES {
-        out.push(Cause::too_long("", MAX_DATA_BYTES));
+        out.push(Cause::too_long("[]", MAX_DATA_BYTES));
     }
     out
 }

@@ -148,10 +148,8 @@ pub fn namespace(new: &Value, old: Option<&Value>) -> Causes {
     }
     let at = Path::new("spec");
     let at = at.field("finalizers");
-    for finalizer in list(&new["spec"], "finalizers")
-        .iter()
-        .filter_map(Value::as_str)
-    {
+    for (i, finalizer) in items(&new["spec"], "finalizers") {
+        let (at, finalizer) = (at.index(i), finalizer.as_str().unwrap_or_default());
         at.all_invalid(&mut out, finalizer, qualified_name(finalizer));
         if !finalizer.contains('/')
             && !matches!(finalizer, "kubernetes" | "orphan" | "foregroundDeletion")

@@ -35,9 +35,18 @@ pub fn of(group: &str, kind: &str) -> Warn {
         ("", "PersistentVolume") => volume,
         ("storage.k8s.io", "CSIDriver") => super::csi::driver_warnings,
         ("", "PersistentVolumeClaim") => |new, _| claim_spec(&new["spec"], &Path::new("spec")),
+        ("networking.k8s.io", "Ingress") => |new, old| {
+            let annotated = meta::annotation(new, "kubernetes.io/ingress.class").is_some();
+            match old {
+                None if annotated => vec![INGRESS_CLASS.to_owned()],
+                _ => Vec::new(),
+            }
+        },
         _ => |_, _| Vec::new(),
     }
 }
+
+const INGRESS_CLASS: &str = "annotation \"kubernetes.io/ingress.class\" is deprecated, please use 'spec.ingressClassName' instead";
 
 fn workload(new: &Value, old: Option<&Value>) -> Vec<String> {
     let mut texts: Vec<String> = match old {

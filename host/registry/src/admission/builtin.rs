@@ -1,6 +1,12 @@
 //! The plugins that every cluster runs, in upstream's order.
 //! Source: <https://kubernetes.io/docs/reference/access-authn-authz/admission-controllers/>
 
+mod classes;
+mod limits;
+mod pod_security;
+mod quota;
+mod storage;
+
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -23,11 +29,84 @@ const PREEMPT: &str = "PreemptLowerPriority";
 pub fn plugins() -> Vec<Arc<dyn Admission>> {
     vec![
         Arc::new(NamespaceLifecycle),
+        Arc::new(limits::LimitRanger),
         Arc::new(ServiceAccount),
         Arc::new(TaintNodesByCondition),
+        Arc::new(pod_security::PodSecurity),
         Arc::new(Priority),
         Arc::new(DefaultTolerationSeconds),
+        Arc::new(classes::DefaultStorageClass),
+        Arc::new(storage::InUseProtection),
+        Arc::new(storage::ClaimResize),
+        Arc::new(classes::RuntimeClass),
+        Arc::new(classes::DefaultIngressClass),
     ]
+}
+
+/// What comes after everybody else has had a say: nothing may change an object that has been counted.
+pub fn last() -> Arc<dyn Admission> {
+    Arc::new(quota::ResourceQuota)
+}
+
+/// All objects of a kind in a namespace (empty: of a cluster-scoped kind), as trees, by name. Costs one descent of the store
+/// when there are none.
+fn all(registry: &Registry, group: &str, resource: &str, namespace: &str) -> Vec<Value> {
+    let Some(row) = registry.row(group, resource) else {
+        return Vec::new();
+    };
+    let query = RangeQuery {
+        prefix: keys::prefix(&row, namespace),
+        ..RangeQuery::default()
+    };
+    let Ok(page) = registry.store().range(&query) else {
+        return Vec::new();
+    };
+    page.records
+        .iter()
+        .filter_map(|record| serde_json::from_slice(&stored_record(record).json).ok())
+        .collect()
+}
+
+/// One object, as a tree.
+fn one(
+    registry: &Registry,
+    group: &str,
+    resource: &str,
+    namespace: &str,
+    name: &str,
+) -> Option<Value> {
+    let row = registry.row(group, resource)?;
+    let record = registry.store().get(&keys::key(&row, namespace, name))?;
+    serde_json::from_slice(&stored_record(&record).json).ok()
+}
+
+/// The items of a list at a pointer; none if there is no list.
+fn list<'a>(object: &'a Value, pointer: &str) -> &'a [Value] {
+    object
+        .pointer(pointer)
+        .and_then(Value::as_array)
+        .map_or(&[][..], Vec::as_slice)
+}
+
+/// The members of a map at a pointer, in the order of their names.
+fn members<'a>(object: &'a Value, pointer: &str) -> Vec<(&'a str, &'a Value)> {
+    let mut all: Vec<(&str, &Value)> = object
+        .pointer(pointer)
+        .and_then(Value::as_object)
+        .into_iter()
+        .flatten()
+        .map(|(key, value)| (key.as_str(), value))
+        .collect();
+    all.sort_unstable_by_key(|(key, _)| *key);
+    all
+}
+
+/// Several errors as one text: `a`, or `[a, b]`.
+fn aggregate(errors: &[String]) -> String {
+    match errors {
+        [one] => one.clone(),
+        all => format!("[{}]", all.join(", ")),
+    }
 }
 
 fn creates(target: &Target, operation: Operation, kind: &str) -> bool {
