@@ -12,7 +12,7 @@ use k8s_openapi::api::{
     certificates::v1 as certificates, coordination::v1 as coordination, core::v1 as core,
     discovery::v1 as discovery, events::v1 as events, flowcontrol::v1 as flowcontrol,
     networking::v1 as networking, node::v1 as node, policy::v1 as policy, rbac::v1 as rbac,
-    scheduling::v1 as scheduling, storage::v1 as storage,
+    resource::v1 as resource, scheduling::v1 as scheduling, storage::v1 as storage,
 };
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1 as apiextensions;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;
@@ -40,13 +40,15 @@ fn visit_kinds(generator: &mut SchemaGenerator) {
         admissionregistration::MutatingWebhookConfiguration, admissionregistration::ValidatingAdmissionPolicy,
         admissionregistration::ValidatingAdmissionPolicyBinding, admissionregistration::ValidatingWebhookConfiguration,
         apiextensions::CustomResourceDefinition, scheduling::PriorityClass, coordination::Lease, node::RuntimeClass,
-        discovery::EndpointSlice, flowcontrol::FlowSchema, flowcontrol::PriorityLevelConfiguration,
+        discovery::EndpointSlice, resource::DeviceClass, resource::ResourceClaim, resource::ResourceClaimTemplate,
+        resource::ResourceSlice, flowcontrol::FlowSchema, flowcontrol::PriorityLevelConfiguration,
         meta::Status, meta::DeleteOptions, meta::ListMeta, meta::ObjectMeta, meta::Condition,
     );
 }
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-changed=data/columns.txt");
     let mut generator = SchemaSettings::draft2020_12().into_generator();
     visit_kinds(&mut generator);
     let mut table: BTreeMap<&str, BTreeMap<&str, &str>> = BTreeMap::new();
@@ -67,6 +69,7 @@ fn main() {
             }
         }
     }
+    write_columns(&table);
     let json = serde_json::to_vec(&table).expect("maps of texts are JSON");
     let path = PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"))
         .join("descriptions.json.gz");
@@ -74,6 +77,35 @@ fn main() {
     let mut out = flate2::write::GzEncoder::new(file, flate2::Compression::best());
     out.write_all(&json).expect("OUT_DIR is writable");
     out.finish().expect("OUT_DIR is writable");
+}
+
+/// The descriptions of table columns that are those of fields: `data/columns.txt` says which. `column_texts.rs`:
+/// (group/Kind, column, text).
+fn write_columns(table: &BTreeMap<&str, BTreeMap<&str, &str>>) {
+    let mut rust = String::from("[\n");
+    let facts = include_str!("data/columns.txt");
+    for line in facts
+        .lines()
+        .filter(|l| !l.is_empty() && !l.starts_with('#'))
+    {
+        let words: Vec<&str> = line.split('|').map(str::trim).collect();
+        let [kind, column, definition, field] = words[..] else {
+            panic!("data/columns.txt: {line:?} has not four parts");
+        };
+        let text = table
+            .iter()
+            .find(|(name, _)| {
+                name.strip_prefix("io.k8s.")
+                    .is_some_and(|n| n.ends_with(definition))
+            })
+            .and_then(|(_, fields)| fields.get(field))
+            .unwrap_or_else(|| panic!("data/columns.txt: no text of {definition} {field}"));
+        rust.push_str(&format!("    ({kind:?}, {column:?}, {text:?}),\n"));
+    }
+    rust.push_str("]\n");
+    let path = PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"))
+        .join("column_texts.rs");
+    std::fs::write(path, rust).expect("OUT_DIR is writable");
 }
 
 fn description(schema: &Value) -> Option<&str> {

@@ -47,41 +47,7 @@ impl IncludeObject {
 /// The columns of a `Scale`, whatever is scaled.
 pub(crate) fn scale_columns() -> &'static Columns {
     static COLUMNS: OnceLock<Columns> = OnceLock::new();
-    const fn column(name: &'static str, ty: &'static str, description: &'static str) -> Column {
-        Column {
-            name,
-            ty,
-            format: "",
-            description,
-            priority: 0,
-        }
-    }
-    COLUMNS.get_or_init(|| Columns {
-        columns: vec![
-            column("Name", "string", "The object's name."),
-            column("Desired", "integer", "How many instances are wanted."),
-            column("Available", "integer", "How many instances there are."),
-            column("Age", "string", "How long the object has existed."),
-        ],
-        cells: |object, now| {
-            let text = |field: &str| object.pointer(field).and_then(Value::as_str);
-            let count = |field: &str| object.pointer(field).and_then(Value::as_i64).unwrap_or(0);
-            let age = text("/metadata/creationTimestamp")
-                .and_then(oarlock_model::time::parse_time)
-                .map_or_else(
-                    || "<unknown>".to_owned(),
-                    |since| {
-                        oarlock_model::time::human_duration(now.as_second() - since.as_second())
-                    },
-                );
-            vec![
-                Value::from(text("/metadata/name")),
-                Value::from(count("/spec/replicas")),
-                Value::from(count("/status/replicas")),
-                Value::from(age),
-            ]
-        },
-    })
+    COLUMNS.get_or_init(oarlock_kinds::columns::scale_columns)
 }
 
 /// How one item is written.

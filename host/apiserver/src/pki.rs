@@ -22,6 +22,10 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use leaf::Leaf;
 
+/// The attribute of a subject that carries the user's uid.
+/// Source: kubernetes.io/docs/reference/access-authn-authz/authentication (X.509 client certificates).
+pub(crate) const UID_OID: [u64; 8] = [1, 3, 6, 1, 4, 1, 57683, 2];
+
 const CA_DAYS: i64 = 3650;
 const LEAF_DAYS: i64 = 365;
 /// A certificate with less time left than this is made anew at start.

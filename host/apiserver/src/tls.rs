@@ -77,7 +77,7 @@ impl Verifier {
     }
 }
 
-/// Common name and organizations, as user name and groups.
+/// Common name, uid and organizations, as user name, uid and groups.
 fn subject(certificate: &CertificateDer<'_>) -> Option<User> {
     let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
     let name = certificate
@@ -101,8 +101,20 @@ fn subject(certificate: &CertificateDer<'_>) -> Option<User> {
         }
     }
     groups.push(crate::auth::AUTHENTICATED.to_owned());
+    let uid = certificate
+        .subject()
+        .iter_attributes()
+        .find(|a| {
+            a.attr_type()
+                .iter()
+                .is_some_and(|oid| oid.eq(crate::pki::UID_OID))
+        })
+        .and_then(|a| a.as_str().ok())
+        .unwrap_or_default()
+        .to_owned();
     Some(User {
         name,
+        uid,
         groups,
         ..User::default()
     })

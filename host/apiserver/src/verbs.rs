@@ -413,8 +413,11 @@ async fn patch(out: Out<'_>, target: &Target, body: Incoming) -> Result<Answer, 
         PatchType::Merge => (PatchKind::Merge, bytes),
         PatchType::Strategic => (PatchKind::Strategic, bytes),
         PatchType::Apply => {
-            let value = body::yaml(&bytes)
-                .map_err(|why| Failure::bad_request(format!("error decoding YAML: {why}")))?;
+            let value = body::yaml(&bytes).map_err(|why| {
+                Failure::bad_request(format!(
+                    "error decoding YAML: error converting YAML to JSON: {why}"
+                ))
+            })?;
             (
                 PatchKind::Apply {
                     force: options.force,

@@ -5,6 +5,7 @@
 mod cells;
 mod cluster;
 mod pods;
+mod policies;
 mod storage;
 mod workloads;
 
@@ -70,10 +71,53 @@ pub fn columns(group: &str, kind: &str) -> Columns {
         .or_else(|| pods::find(group, kind))
         .or_else(|| cluster::find(group, kind))
         .or_else(|| storage::find(group, kind))
+        .or_else(|| policies::find(group, kind))
         .map_or_else(default_columns, |(columns, cells)| Columns {
-            columns: columns.to_vec(),
+            columns: described(group, kind, columns),
             cells,
         })
+}
+
+/// (group/Kind, column, text), for columns that are described as a field is.
+static TEXTS: &[(&str, &str, &str)] = &include!(concat!(env!("OUT_DIR"), "/column_texts.rs"));
+
+/// The columns, those that show a field with the field's own description.
+pub(crate) fn described(group: &str, kind: &str, columns: &[Column]) -> Vec<Column> {
+    let wanted = format!("{group}/{kind}");
+    let text = |column: &Column| {
+        TEXTS
+            .iter()
+            .find(|(kind, name, _)| *kind == wanted && *name == column.name)
+            .map_or(column.description, |(.., text)| *text)
+    };
+    columns
+        .iter()
+        .map(|column| Column {
+            description: text(column),
+            ..*column
+        })
+        .collect()
+}
+
+/// The columns of a `Scale`, whatever is scaled.
+pub fn scale_columns() -> Columns {
+    const COLUMNS: [Column; 4] = [
+        NAME,
+        col("Desired", "integer", ""),
+        col("Available", "integer", ""),
+        AGE,
+    ];
+    Columns {
+        columns: described("autoscaling", "Scale", &COLUMNS),
+        cells: |object, now| {
+            vec![
+                cells::name(object),
+                json!(cells::int(object, "/spec/replicas")),
+                json!(cells::int(object, "/status/replicas")),
+                cells::age(object, now),
+            ]
+        },
+    }
 }
 
 #[cfg(test)]

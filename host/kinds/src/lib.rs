@@ -6,6 +6,7 @@ pub mod columns;
 pub mod custom;
 mod events;
 mod facts;
+pub mod go_text;
 pub mod openapi;
 pub mod own;
 pub mod protobuf;

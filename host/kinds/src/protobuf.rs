@@ -143,7 +143,7 @@ pub fn decode(body: &[u8]) -> Result<Value, ProtobufError> {
 }
 
 /// The message of a kind: `apps/v1 Deployment` is `io.k8s.api.apps.v1.Deployment`; options are meta/v1's, whatever their group.
-fn definition(api_version: &str, kind: &str) -> Option<&'static str> {
+pub(crate) fn definition(api_version: &str, kind: &str) -> Option<&'static str> {
     let (group, version) = api_version.split_once('/').unwrap_or(("core", api_version));
     let group = group.split('.').next().unwrap_or(group);
     let own = format!("io.k8s.api.{group}.{version}.{kind}");
@@ -154,6 +154,26 @@ fn definition(api_version: &str, kind: &str) -> Option<&'static str> {
             .filter(|name| *name != UNKNOWN)
     };
     find(&own).or_else(|| find(&format!("{META}{kind}")))
+}
+
+/// The fields of a definition in the order that Go declares them (that of their numbers, as good as always), each with the
+/// definition of what is in it.
+pub(crate) fn in_order(definition: &str) -> Vec<(&'static str, Option<&'static str>)> {
+    let Some(message) = table().get(definition) else {
+        return Vec::new();
+    };
+    let mut numbers: Vec<&u64> = message.keys().collect();
+    numbers.sort_unstable();
+    let mut out = Vec::new();
+    for number in numbers {
+        let Field { name, kind, shape } = message[number];
+        match (kind, shape) {
+            (Kind::Message(inner), Shape::Inline) => out.extend(in_order(inner)),
+            (Kind::Message(inner), _) => out.push((name, Some(inner))),
+            _ => out.push((name, None)),
+        }
+    }
+    out
 }
 
 /// A message as the JSON value that stands for it.

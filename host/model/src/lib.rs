@@ -2,6 +2,7 @@
 
 pub mod gvk;
 pub mod meta;
+pub mod names;
 pub mod pod_requests;
 pub mod quantity;
 pub mod selector;

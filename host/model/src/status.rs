@@ -192,10 +192,39 @@ fn with_detail(head: &str, detail: &str) -> String {
     }
 }
 
+/// A text in quotes, as Go's `%q` has it: errors are read by machines, too.
+pub fn quote(text: &str) -> String {
+    use std::fmt::Write as _;
+    let mut out = String::with_capacity(text.len() + 2);
+    out.push('"');
+    for c in text.chars() {
+        match c {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            '\u{7}' => out.push_str("\\a"),
+            '\u{8}' => out.push_str("\\b"),
+            '\u{c}' => out.push_str("\\f"),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            '\u{b}' => out.push_str("\\v"),
+            c if u32::from(c) < 0x20 || c == '\u{7f}' => {
+                let _ = write!(out, "\\x{:02x}", u32::from(c));
+            }
+            c if c.is_control() || matches!(c, '\u{a0}' | '\u{2028}' | '\u{2029}' | '\u{feff}') => {
+                let _ = write!(out, "\\u{:04x}", u32::from(c));
+            }
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+    out
+}
+
 /// A value as field errors print it: texts quoted, scalars bare, maps and lists as compact JSON.
 pub fn show_value(value: &Value) -> String {
     match value {
-        Value::String(text) => format!("{text:?}"),
+        Value::String(text) => quote(text),
         Value::Null => "null".to_owned(),
         other => other.to_string(),
     }
@@ -263,7 +292,7 @@ impl ApiError {
     pub fn not_found(group: &str, resource: &str, name: &str) -> Self {
         Self::new(
             Reason::NotFound,
-            format!("{} {name:?} not found", qualified(group, resource)),
+            format!("{} {} not found", qualified(group, resource), quote(name)),
         )
         .about(group, resource, name)
     }
@@ -272,7 +301,11 @@ impl ApiError {
     pub fn already_exists(group: &str, resource: &str, name: &str) -> Self {
         Self::new(
             Reason::AlreadyExists,
-            format!("{} {name:?} already exists", qualified(group, resource)),
+            format!(
+                "{} {} already exists",
+                qualified(group, resource),
+                quote(name)
+            ),
         )
         .about(group, resource, name)
     }
@@ -280,8 +313,9 @@ impl ApiError {
     /// `Operation cannot be fulfilled on pods "x": WHY`.
     pub fn conflict(group: &str, resource: &str, name: &str, why: &str) -> Self {
         let message = format!(
-            "Operation cannot be fulfilled on {} {name:?}: {why}",
-            qualified(group, resource)
+            "Operation cannot be fulfilled on {} {}: {why}",
+            qualified(group, resource),
+            quote(name)
         );
         Self::new(Reason::Conflict, message).about(group, resource, name)
     }
@@ -298,7 +332,7 @@ impl ApiError {
         let message = if name.is_empty() {
             format!("{head} is forbidden: {why}")
         } else {
-            format!("{head} {name:?} is forbidden: {why}")
+            format!("{head} {} is forbidden: {why}", quote(name))
         };
         Self::new(Reason::Forbidden, message).about(group, resource, name)
     }
@@ -323,7 +357,11 @@ impl ApiError {
         };
         let mut error = Self::new(
             Reason::Invalid,
-            format!("{} {name:?} is invalid: {list}", qualified(group, kind)),
+            format!(
+                "{} {} is invalid: {list}",
+                qualified(group, kind),
+                quote(name)
+            ),
         )
         .about(group, kind, name);
         error.causes = causes;

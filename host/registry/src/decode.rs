@@ -32,13 +32,18 @@ pub fn body(ctx: &Context, row: &Row, body: &Body) -> ApiResult<Value> {
     Ok(value)
 }
 
-/// The result of a patch.
-pub fn patched(ctx: &Context, row: &Row, value: &Value) -> ApiResult<Value> {
+/// The result of a patch. `shown`: how an error quotes it, and says why.
+pub fn patched(
+    ctx: &Context,
+    row: &Row,
+    value: &Value,
+    shown: &dyn Fn(&str) -> (String, String),
+) -> ApiResult<Value> {
     if row.custom.is_some() {
         return fitted(ctx, row, value.clone()).map_err(|error| match error.reason {
             Reason::BadRequest => {
                 let why = error.message.split_once(": ").map_or("", |(_, why)| why);
-                patch_error(value, why)
+                patch_error((value.to_string(), why.to_owned()))
             }
             _ => error,
         });
@@ -63,12 +68,12 @@ pub fn patched(ctx: &Context, row: &Row, value: &Value) -> ApiResult<Value> {
                 row.api_version()
             )
         };
-        return Err(patch_error(value, &why));
+        return Err(patch_error(shown(&why)));
     }
     let decoded =
-        decode_value(&row.schema, value).map_err(|e| patch_error(value, &e.to_string()))?;
+        decode_value(&row.schema, value).map_err(|e| patch_error(shown(&e.to_string())))?;
     let forget = forgets(value);
-    let mut value = strictly(ctx, decoded, |text| patch_error(value, text))?;
+    let mut value = strictly(ctx, decoded, |text| patch_error(shown(text)))?;
     if forget {
         meta::metadata_mut(&mut value).insert("managedFields".to_owned(), Value::Array(Vec::new()));
     }
@@ -161,17 +166,9 @@ pub fn applied_type(row: &Row, configuration: &Value) -> ApiResult<()> {
     )))
 }
 
-fn patch_error(patched: &Value, why: &str) -> ApiError {
-    ApiError::invalid(
-        "",
-        "",
-        "",
-        vec![Cause::invalid(
-            "patch",
-            &Value::String(patched.to_string()),
-            why,
-        )],
-    )
+fn patch_error((patched, why): (String, String)) -> ApiError {
+    let cause = Cause::invalid("patch", &Value::String(patched), &why);
+    ApiError::invalid("", "", "", vec![cause])
 }
 
 fn strictly(ctx: &Context, decoded: Decoded, error: impl Fn(&str) -> ApiError) -> ApiResult<Value> {

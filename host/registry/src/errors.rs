@@ -1,6 +1,7 @@
 //! One place where what the store says becomes what a caller is told.
 
 use oarlock_kinds::Row;
+use oarlock_model::status::quote;
 use oarlock_model::{ApiError, Cause, Reason, meta};
 use oarlock_store::{ReadError, Revision, TxnError, WatchEnd};
 use serde_json::Value;
@@ -130,14 +131,22 @@ pub fn watch_end(end: WatchEnd, progress: Revision) -> ApiError {
 }
 
 pub fn invalid_version(text: &str) -> ApiError {
+    let why = unparsed(text);
+    ApiError::bad_request(format!("invalid resource version \"{text}\": {why}"))
+}
+
+/// An object's own resourceVersion that is none: upstream does not call this the caller's fault.
+pub fn unreadable_version(text: &str) -> ApiError {
+    ApiError::new(Reason::Unknown, unparsed(text))
+}
+
+fn unparsed(text: &str) -> String {
     let why = if text.is_empty() || text.bytes().any(|b| !b.is_ascii_digit()) {
         "invalid syntax"
     } else {
         "value out of range"
     };
-    ApiError::bad_request(format!(
-        "invalid resource version \"{text}\": strconv.ParseUint: parsing \"{text}\": {why}"
-    ))
+    format!("strconv.ParseUint: parsing {}: {why}", quote(text))
 }
 
 /// A resourceVersion text; empty is `None`.

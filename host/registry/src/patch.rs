@@ -4,6 +4,7 @@
 //! a status patch of a pod never touches its spec. (What is stored has been decoded before.)
 
 use bytes::Bytes;
+use oarlock_kinds::go_text::{self, Touched};
 use oarlock_model::{ApiError, ApiResult, Reason, meta};
 use oarlock_schema::decode_value;
 use oarlock_schema::patch::{PatchError, json_patch, merge_patch, strategic_merge_patch};
@@ -113,10 +114,31 @@ fn propose(
     }
     let mut object = old.cloned().unwrap_or_default();
     apply(target, &mut object, kind, patch)?;
-    let mut object = decode::patched(ctx, &target.row, &object)?;
+    let shown = |why: &str| shown(target, old, kind, patch, why);
+    let mut object = decode::patched(ctx, &target.row, &object, &shown)?;
     metadata::match_name(target, &object)?;
     metadata::match_namespace(target, &mut object)?;
     Ok(object.into())
+}
+
+/// What an error quotes of a patch that made no object of its kind, and how it says why. (Made for an error only: it patches
+/// the whole object.)
+fn shown(
+    target: &Target,
+    old: Option<&Value>,
+    kind: &PatchKind,
+    patch: &Value,
+    why: &str,
+) -> (String, String) {
+    let touched = match kind {
+        PatchKind::Strategic => return (go_text::plain(patch), go_text::restoring(why)),
+        PatchKind::Json => Touched::by_operations(patch),
+        PatchKind::Merge | PatchKind::Apply { .. } => Touched::by_merge(patch),
+    };
+    let mut whole = old.cloned().unwrap_or_default();
+    // It was applied before, to come here.
+    let _ = apply(target, &mut whole, kind, patch);
+    (go_text::patched(&whole, &touched), why.to_owned())
 }
 
 /// The top-level fields that a merge patch names; `None` for patches of another kind and for those with directives.
@@ -159,7 +181,8 @@ fn propose_part(
     }
     let mut part = Value::Object(part);
     apply(target, &mut part, kind, patch)?;
-    let mut part = decode::patched(ctx, &target.row, &part)?;
+    let shown = |why: &str| shown(target, Some(old), kind, patch, why);
+    let mut part = decode::patched(ctx, &target.row, &part, &shown)?;
     if touched.contains(&"metadata") {
         metadata::match_name(target, &part)?;
         metadata::match_namespace(target, &mut part)?;

@@ -444,7 +444,7 @@ fn check_preconditions(
         text => match text.parse::<u64>() {
             Ok(revision) if record.modified == revision => Ok(()),
             Ok(_) => Err(errors::modified(row, &target.name)),
-            Err(_) => Err(errors::invalid_version(text)),
+            Err(_) => Err(errors::unreadable_version(text)),
         },
     }
 }

@@ -43,6 +43,10 @@ impl Leaf {
         params
             .distinguished_name
             .push(DnType::CommonName, self.user.as_str());
+        if !self.server {
+            let uid = DnType::CustomDnType(super::UID_OID.to_vec());
+            params.distinguished_name.push(uid, self.user.as_str());
+        }
         params.key_usages = vec![
             KeyUsagePurpose::DigitalSignature,
             KeyUsagePurpose::KeyEncipherment,

@@ -16,19 +16,15 @@ const MAX_SHOWN: usize = 3;
 
 const NODE: &[Column] = &[
     NAME,
-    col(
-        "Status",
-        "string",
-        "Whether the node is ready and takes pods.",
-    ),
-    col("Roles", "string", "Roles, from the node's labels."),
+    col("Status", "string", "The status of the node"),
+    col("Roles", "string", "The roles of the node"),
     AGE,
-    col("Version", "string", "Version of the node agent."),
-    wide("Internal-IP", "string", "Address inside the cluster."),
-    wide("External-IP", "string", "Address outside the cluster."),
-    wide("OS-Image", "string", "Operating system."),
-    wide("Kernel-Version", "string", "Kernel."),
-    wide("Container-Runtime", "string", "What runs the containers."),
+    col("Version", "string", ""),
+    wide("Internal-IP", "string", ""),
+    wide("External-IP", "string", ""),
+    wide("OS-Image", "string", ""),
+    wide("Kernel-Version", "string", ""),
+    wide("Container-Runtime", "string", ""),
 ];
 const NAMESPACE: &[Column] = &[
     NAME,
@@ -36,32 +32,28 @@ const NAMESPACE: &[Column] = &[
     AGE,
 ];
 const NAME_AND_AGE: &[Column] = &[NAME, AGE];
-const CONFIG_MAP: &[Column] = &[NAME, col("Data", "string", "Number of entries."), AGE];
+const CONFIG_MAP: &[Column] = &[NAME, col("Data", "string", ""), AGE];
 const SECRET: &[Column] = &[
     NAME,
-    col("Type", "string", "What the secret is for."),
-    col("Data", "string", "Number of entries."),
+    col("Type", "string", ""),
+    col("Data", "string", ""),
     AGE,
 ];
 const SERVICE: &[Column] = &[
     NAME,
-    col("Type", "string", "How the service is exposed."),
-    col("Cluster-IP", "string", "Address inside the cluster."),
-    col("External-IP", "string", "Addresses outside the cluster."),
-    col("Port(s)", "string", "Ports, with node ports and protocols."),
+    col("Type", "string", ""),
+    col("Cluster-IP", "string", ""),
+    col("External-IP", "string", ""),
+    col("Port(s)", "string", ""),
     AGE,
-    wide("Selector", "string", "Which pods serve."),
+    wide("Selector", "string", ""),
 ];
-const ENDPOINTS: &[Column] = &[
-    NAME,
-    col("Endpoints", "string", "Addresses and ports that serve."),
-    AGE,
-];
+const ENDPOINTS: &[Column] = &[NAME, col("Endpoints", "string", ""), AGE];
 const ENDPOINT_SLICE: &[Column] = &[
     NAME,
-    col("AddressType", "string", "Kind of the addresses."),
-    col("Ports", "string", "Ports of each endpoint."),
-    col("Endpoints", "string", "Addresses that serve."),
+    col("AddressType", "string", ""),
+    col("Ports", "string", ""),
+    col("Endpoints", "string", ""),
     AGE,
 ];
 const INGRESS: &[Column] = &[
@@ -69,11 +61,19 @@ const INGRESS: &[Column] = &[
     col(
         "Class",
         "string",
-        "The class, and so the controller, that serves it.",
+        "The name of the IngressClass resource that should be used for additional configuration",
     ),
-    col("Hosts", "string", "Hosts of its rules."),
-    col("Address", "string", "Addresses of its load balancer."),
-    col("Ports", "string", "Ports that it serves."),
+    col(
+        "Hosts",
+        "string",
+        "Hosts that incoming requests are matched against before the ingress rule",
+    ),
+    col(
+        "Address",
+        "string",
+        "Address is a list containing ingress points for the load-balancer",
+    ),
+    col("Ports", "string", "Ports of TLS configurations that open"),
     AGE,
 ];
 const INGRESS_CLASS: &[Column] = &[
@@ -90,34 +90,42 @@ const INGRESS_CLASS: &[Column] = &[
     ),
     AGE,
 ];
-const NETWORK_POLICY: &[Column] = &[
-    NAME,
-    col("Pod-Selector", "string", "Which pods it is about."),
-    AGE,
-];
+const NETWORK_POLICY: &[Column] = &[NAME, col("Pod-Selector", "string", ""), AGE];
 const ROLE_BINDING: &[Column] = &[
     NAME,
-    col("Role", "string", "The role that is granted."),
+    col("Role", "string", ""),
     AGE,
-    wide("Users", "string", "Users that have it."),
-    wide("Groups", "string", "Groups that have it."),
+    wide("Users", "string", "Users in the roleBinding"),
+    wide("Groups", "string", "Groups in the roleBinding"),
     wide(
         "ServiceAccounts",
         "string",
-        "Service accounts that have it.",
+        "ServiceAccounts in the roleBinding",
     ),
 ];
-const LEASE: &[Column] = &[NAME, col("Holder", "string", "Who holds the lease."), AGE];
+const CLUSTER_ROLE_BINDING: &[Column] = &[
+    NAME,
+    col("Role", "string", ""),
+    AGE,
+    wide("Users", "string", "Users in the clusterRoleBinding"),
+    wide("Groups", "string", "Groups in the clusterRoleBinding"),
+    wide(
+        "ServiceAccounts",
+        "string",
+        "ServiceAccounts in the clusterRoleBinding",
+    ),
+];
+const LEASE: &[Column] = &[NAME, col("Holder", "string", ""), AGE];
 const EVENT: &[Column] = &[
-    col("Last Seen", "string", "Time since it was last seen."),
-    col("Type", "string", "Normal or Warning."),
-    col("Reason", "string", "What happened, in a word."),
-    col("Object", "string", "What it happened to."),
-    wide("Subobject", "string", "The part that it happened to."),
-    wide("Source", "string", "Who reported it."),
-    col("Message", "string", "What happened, in a sentence."),
-    wide("First Seen", "string", "Time since it was first seen."),
-    wide("Count", "string", "How often it was seen."),
+    col("Last Seen", "string", ""),
+    col("Type", "string", ""),
+    col("Reason", "string", ""),
+    col("Object", "string", ""),
+    wide("Subobject", "string", ""),
+    wide("Source", "string", ""),
+    col("Message", "string", ""),
+    wide("First Seen", "string", ""),
+    wide("Count", "string", ""),
     Column {
         priority: 1,
         ..NAME
@@ -125,35 +133,28 @@ const EVENT: &[Column] = &[
 ];
 const RESOURCE_QUOTA: &[Column] = &[
     NAME,
-    col("Request", "string", "Requests: used and allowed."),
-    col("Limit", "string", "Limits: used and allowed."),
+    col(
+        "Request",
+        "string",
+        "Request represents a minimum amount of cpu/memory that a container may consume.",
+    ),
+    col(
+        "Limit",
+        "string",
+        "Limits control the maximum amount of cpu/memory that a container may use independent of contention on the node.",
+    ),
     AGE,
 ];
 const PRIORITY_CLASS: &[Column] = &[
     NAME,
-    col("Value", "integer", "Priority of its pods."),
-    col(
-        "Global-Default",
-        "boolean",
-        "Whether pods without a class get it.",
-    ),
+    col("Value", "integer", ""),
+    col("Global-Default", "boolean", ""),
     AGE,
-    col(
-        "PreemptionPolicy",
-        "string",
-        "Whether its pods may preempt others.",
-    ),
+    col("PreemptionPolicy", "string", ""),
 ];
-const RUNTIME_CLASS: &[Column] = &[
-    NAME,
-    col("Handler", "string", "What the node's runtime calls it."),
-    AGE,
-];
-const SERVICE_CIDR: &[Column] = &[NAME, col("CIDRs", "string", "Ranges of addresses."), AGE];
-const IP_ADDRESS: &[Column] = &[
-    NAME,
-    col("ParentRef", "string", "What the address belongs to."),
-];
+const RUNTIME_CLASS: &[Column] = &[NAME, col("Handler", "string", ""), AGE];
+const SERVICE_CIDR: &[Column] = &[NAME, col("CIDRs", "string", ""), AGE];
+const IP_ADDRESS: &[Column] = &[NAME, col("ParentRef", "string", "")];
 const WEBHOOKS: &[Column] = &[
     NAME,
     col(
@@ -166,10 +167,10 @@ const WEBHOOKS: &[Column] = &[
 const CSR: &[Column] = &[
     NAME,
     AGE,
-    col("SignerName", "string", "Who is to sign."),
-    col("Requestor", "string", "Who asked."),
-    col("RequestedDuration", "string", "For how long."),
-    col("Condition", "string", "Whether it was approved and issued."),
+    col("SignerName", "string", ""),
+    col("Requestor", "string", "Base64-encoded PKCS#10 CSR data"),
+    col("RequestedDuration", "string", ""),
+    col("Condition", "string", ""),
 ];
 
 pub fn find(group: &str, kind: &str) -> Option<(&'static [Column], Cells)> {
@@ -218,9 +219,8 @@ pub fn find(group: &str, kind: &str) -> Option<(&'static [Column], Cells)> {
         ("networking.k8s.io", "IPAddress") => (IP_ADDRESS, |o, _| {
             vec![name(o), json!(parent_ref(&o["spec"]["parentRef"]))]
         }),
-        ("rbac.authorization.k8s.io", "RoleBinding" | "ClusterRoleBinding") => {
-            (ROLE_BINDING, role_binding)
-        }
+        ("rbac.authorization.k8s.io", "RoleBinding") => (ROLE_BINDING, role_binding),
+        ("rbac.authorization.k8s.io", "ClusterRoleBinding") => (CLUSTER_ROLE_BINDING, role_binding),
         ("coordination.k8s.io", "Lease") => (LEASE, |o, now| {
             vec![name(o), json!(text(o, "/spec/holderIdentity")), age(o, now)]
         }),

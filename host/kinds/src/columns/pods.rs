@@ -10,36 +10,40 @@ use crate::Column;
 
 const POD: &[Column] = &[
     NAME,
-    col("Ready", "string", "Containers that are ready, of all."),
+    col(
+        "Ready",
+        "string",
+        "The aggregate readiness state of this pod for accepting traffic.",
+    ),
     col(
         "Status",
         "string",
-        "What the pod is doing, or why it is not.",
+        "The aggregate status of the containers in this pod.",
     ),
     col(
         "Restarts",
         "string",
-        "How often containers were restarted, and when last.",
+        "The number of times the containers in this pod have been restarted and when the last container in this pod has restarted.",
     ),
     AGE,
-    wide("IP", "string", "The pod's address."),
-    wide("Node", "string", "The node that the pod is bound to."),
-    wide(
-        "Nominated Node",
-        "string",
-        "The node where others are being preempted for this pod.",
-    ),
-    wide(
-        "Readiness Gates",
-        "string",
-        "Readiness gates that are passed, of all.",
-    ),
+    wide("IP", "string", ""),
+    wide("Node", "string", ""),
+    wide("Nominated Node", "string", ""),
+    wide("Readiness Gates", "string", ""),
 ];
 const POD_TEMPLATE: &[Column] = &[
     NAME,
-    col("Containers", "string", "Names of the containers."),
-    col("Images", "string", "Images of the containers."),
-    col("Pod Labels", "string", "Labels that pods get."),
+    col(
+        "Containers",
+        "string",
+        "Names of each container in the template.",
+    ),
+    col(
+        "Images",
+        "string",
+        "Images referenced by each container in the template.",
+    ),
+    col("Pod Labels", "string", "The labels for the pod template."),
 ];
 
 pub fn find(group: &str, kind: &str) -> Option<(&'static [Column], Cells)> {

@@ -10,10 +10,10 @@ use crate::Column;
 
 const CLAIM: &[Column] = &[
     NAME,
-    col("Status", "string", "Whether the claim is bound."),
-    col("Volume", "string", "The volume that it is bound to."),
-    col("Capacity", "string", "Size of that volume."),
-    col("Access Modes", "string", "How that volume may be mounted."),
+    col("Status", "string", ""),
+    col("Volume", "string", ""),
+    col("Capacity", "string", ""),
+    col("Access Modes", "string", ""),
     col("StorageClass", "string", "StorageClass of the pvc"),
     col(
         "VolumeAttributesClass",
@@ -21,43 +21,31 @@ const CLAIM: &[Column] = &[
         "VolumeAttributesClass of the pvc",
     ),
     AGE,
-    wide("VolumeMode", "string", "File system or block device."),
+    wide("VolumeMode", "string", ""),
 ];
 const VOLUME: &[Column] = &[
     NAME,
-    col("Capacity", "string", "Size of the volume."),
-    col("Access Modes", "string", "How it may be mounted."),
-    col(
-        "Reclaim Policy",
-        "string",
-        "What becomes of it when its claim goes.",
-    ),
-    col("Status", "string", "Whether it is bound."),
-    col("Claim", "string", "The claim that it is bound to."),
+    col("Capacity", "string", ""),
+    col("Access Modes", "string", ""),
+    col("Reclaim Policy", "string", ""),
+    col("Status", "string", ""),
+    col("Claim", "string", ""),
     col("StorageClass", "string", "StorageClass of the pv"),
     col(
         "VolumeAttributesClass",
         "string",
         "VolumeAttributesClass of the pv",
     ),
-    col("Reason", "string", "Why it is in its status."),
+    col("Reason", "string", ""),
     AGE,
-    wide("VolumeMode", "string", "File system or block device."),
+    wide("VolumeMode", "string", ""),
 ];
 const STORAGE_CLASS: &[Column] = &[
     NAME,
-    col("Provisioner", "string", "Who makes volumes."),
-    col(
-        "ReclaimPolicy",
-        "string",
-        "What becomes of volumes when their claim goes.",
-    ),
-    col("VolumeBindingMode", "string", "When claims are bound."),
-    col(
-        "AllowVolumeExpansion",
-        "boolean",
-        "Whether claims may grow.",
-    ),
+    col("Provisioner", "string", ""),
+    col("ReclaimPolicy", "string", ""),
+    col("VolumeBindingMode", "string", ""),
+    col("AllowVolumeExpansion", "boolean", ""),
     AGE,
 ];
 const CSI_NODE: &[Column] = &[
@@ -71,50 +59,26 @@ const CSI_NODE: &[Column] = &[
 ];
 const CSI_DRIVER: &[Column] = &[
     NAME,
-    col(
-        "AttachRequired",
-        "boolean",
-        "Whether volumes have to be attached.",
-    ),
-    col(
-        "PodInfoOnMount",
-        "boolean",
-        "Whether the driver is told of the pod.",
-    ),
-    col(
-        "StorageCapacity",
-        "boolean",
-        "Whether the driver reports capacity.",
-    ),
-    col(
-        "TokenRequests",
-        "string",
-        "Audiences of the tokens that the driver gets.",
-    ),
-    col(
-        "RequiresRepublish",
-        "boolean",
-        "Whether volumes are published again and again.",
-    ),
-    col("Modes", "string", "How volumes may live."),
+    col("AttachRequired", "boolean", ""),
+    col("PodInfoOnMount", "boolean", ""),
+    col("StorageCapacity", "boolean", ""),
+    col("TokenRequests", "string", ""),
+    col("RequiresRepublish", "boolean", ""),
+    col("Modes", "string", ""),
     AGE,
 ];
 const ATTACHMENT: &[Column] = &[
     NAME,
     Column {
         format: "name",
-        ..col("Attacher", "string", "The driver that attaches.")
+        ..col("Attacher", "string", "")
     },
-    col("PV", "string", "The volume."),
-    col("Node", "string", "The node."),
-    col("Attached", "boolean", "Whether it is attached."),
+    col("PV", "string", ""),
+    col("Node", "string", ""),
+    col("Attached", "boolean", ""),
     AGE,
 ];
-const ATTRIBUTES_CLASS: &[Column] = &[
-    NAME,
-    col("DriverName", "string", "The driver that understands it."),
-    AGE,
-];
+const ATTRIBUTES_CLASS: &[Column] = &[NAME, col("DriverName", "string", ""), AGE];
 
 pub fn find(group: &str, kind: &str) -> Option<(&'static [Column], Cells)> {
     Some(match (group, kind) {

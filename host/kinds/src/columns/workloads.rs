@@ -15,20 +15,20 @@ use crate::Column;
 const CONTAINERS: Column = wide(
     "Containers",
     "string",
-    "Names of the template's containers.",
+    "Names of each container in the template.",
 );
-const IMAGES: Column = wide("Images", "string", "Images of the template's containers.");
+const IMAGES: Column = wide(
+    "Images",
+    "string",
+    "Images referenced by each container in the template.",
+);
 const SELECTOR: Column = wide("Selector", "string", "Which pods belong to it.");
 
 const DEPLOYMENT: &[Column] = &[
     NAME,
-    col("Ready", "string", "Pods that are ready, of those wanted."),
-    col("Up-to-date", "string", "Pods of the current template."),
-    col(
-        "Available",
-        "string",
-        "Pods that have been ready long enough.",
-    ),
+    col("Ready", "string", "Number of the pod with ready state"),
+    col("Up-to-date", "string", ""),
+    col("Available", "string", ""),
     AGE,
     CONTAINERS,
     IMAGES,
@@ -36,9 +36,9 @@ const DEPLOYMENT: &[Column] = &[
 ];
 const REPLICAS: &[Column] = &[
     NAME,
-    col("Desired", "integer", "Pods that are wanted."),
-    col("Current", "integer", "Pods that exist."),
-    col("Ready", "integer", "Pods that are ready."),
+    col("Desired", "integer", ""),
+    col("Current", "integer", ""),
+    col("Ready", "integer", ""),
     AGE,
     CONTAINERS,
     IMAGES,
@@ -46,31 +46,19 @@ const REPLICAS: &[Column] = &[
 ];
 const STATEFUL_SET: &[Column] = &[
     NAME,
-    col("Ready", "string", "Pods that are ready, of those wanted."),
+    col("Ready", "string", "Number of the pod with ready state"),
     AGE,
     CONTAINERS,
     IMAGES,
 ];
 const DAEMON_SET: &[Column] = &[
     NAME,
-    col("Desired", "integer", "Nodes that should run the pod."),
-    col(
-        "Current",
-        "integer",
-        "Nodes that should run the pod and do.",
-    ),
-    col("Ready", "integer", "Nodes whose pod is ready."),
-    col(
-        "Up-to-date",
-        "integer",
-        "Nodes whose pod is of the current template.",
-    ),
-    col(
-        "Available",
-        "integer",
-        "Nodes whose pod has been ready long enough.",
-    ),
-    col("Node Selector", "string", "Labels that nodes must have."),
+    col("Desired", "integer", ""),
+    col("Current", "integer", ""),
+    col("Ready", "integer", ""),
+    col("Up-to-date", "integer", ""),
+    col("Available", "integer", ""),
+    col("Node Selector", "string", ""),
     AGE,
     CONTAINERS,
     IMAGES,
@@ -79,12 +67,8 @@ const DAEMON_SET: &[Column] = &[
 const JOB: &[Column] = &[
     NAME,
     col("Status", "string", "Status of the job."),
-    col(
-        "Completions",
-        "string",
-        "Pods that succeeded, of those wanted.",
-    ),
-    col("Duration", "string", "How long the job has taken."),
+    col("Completions", "string", ""),
+    col("Duration", "string", "Time required to complete the job."),
     AGE,
     CONTAINERS,
     IMAGES,
@@ -92,19 +76,11 @@ const JOB: &[Column] = &[
 ];
 const CRON_JOB: &[Column] = &[
     NAME,
-    col("Schedule", "string", "When jobs start, in cron's notation."),
-    col(
-        "Timezone",
-        "string",
-        "The time zone that the schedule is meant in.",
-    ),
-    col("Suspend", "boolean", "True if no jobs are started for now."),
-    col("Active", "integer", "Jobs that are running."),
-    col(
-        "Last Schedule",
-        "string",
-        "Time since a job was last started.",
-    ),
+    col("Schedule", "string", ""),
+    col("Timezone", "string", ""),
+    col("Suspend", "boolean", ""),
+    col("Active", "integer", ""),
+    col("Last Schedule", "string", ""),
     AGE,
     CONTAINERS,
     IMAGES,
@@ -113,16 +89,16 @@ const CRON_JOB: &[Column] = &[
 const CONTROLLER_REVISION: &[Column] = &[
     NAME,
     col("Controller", "string", "Controller of the object"),
-    col("Revision", "string", "The revision's number."),
+    col("Revision", "string", ""),
     AGE,
 ];
 const HPA: &[Column] = &[
     NAME,
-    col("Reference", "string", "What is scaled."),
-    col("Targets", "string", "Metrics: current and wanted values."),
-    col("MinPods", "string", "Fewest pods."),
-    col("MaxPods", "string", "Most pods."),
-    col("Replicas", "string", "Pods now."),
+    col("Reference", "string", ""),
+    col("Targets", "string", ""),
+    col("MinPods", "string", ""),
+    col("MaxPods", "string", ""),
+    col("Replicas", "string", ""),
     AGE,
 ];
 const PDB: &[Column] = &[
@@ -140,7 +116,7 @@ const PDB: &[Column] = &[
     col(
         "Allowed Disruptions",
         "integer",
-        "Pods that may be evicted now.",
+        "Calculated number of pods that may be disrupted at this time.",
     ),
     AGE,
 ];

@@ -2,75 +2,22 @@
 
 use std::net::IpAddr;
 
+use oarlock_model::names::{
+    MAX_LABEL, MAX_SUBDOMAIN, checked, is_alphanumeric_at_ends, is_label, lower,
+};
+pub use oarlock_model::names::{dns_label, dns_subdomain, label_value, qualified_name};
+
 use super::path::{Causes, Path};
 
-const LABEL: &str = "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')";
 const LABEL_1035: &str = "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic character, and end with an alphanumeric character (e.g. 'my-name',  or 'abc-123', regex used for validation is '[a-z]([-a-z0-9]*[a-z0-9])?')";
 const BAD_HTTP_PATH: &str =
     "Invalid path (regex used for validation is '[A-Za-z0-9/\\-._~%!$&'()*+,;=:]+')";
 pub const BAD_C_IDENTIFIER: &str = "a valid C identifier must start with alphabetic character or '_', followed by a string of alphanumeric characters or '_' (e.g. 'my_name',  or 'MY_NAME',  or 'MyName', regex used for validation is '[A-Za-z_][A-Za-z0-9_]*')";
-const SUBDOMAIN: &str = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
 const SEARCH: &str = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '_', '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '_?[a-z0-9]([-_a-z0-9]*[a-z0-9])?(\\._?[a-z0-9]([-_a-z0-9]*[a-z0-9])?)*')";
-const LABEL_VALUE: &str = "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')";
-const QUALIFIED: &str = "must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')";
 const CONFIG_KEY: &str = "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or 'KEY_NAME',  or 'key-name', regex used for validation is '[-._a-zA-Z0-9]+')";
-
-const MAX_LABEL: usize = 63;
-const MAX_SUBDOMAIN: usize = 253;
 
 pub const BAD_IP: &str = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
 pub const BAD_CIDR: &str = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";
-
-fn is_alphanumeric_at_ends(
-    text: &str,
-    inner: impl Fn(u8) -> bool,
-    end: impl Fn(u8) -> bool,
-) -> bool {
-    let bytes = text.as_bytes();
-    match (bytes.first(), bytes.last()) {
-        (Some(first), Some(last)) => {
-            end(*first) && end(*last) && bytes.iter().all(|b| inner(*b) || end(*b))
-        }
-        _ => false,
-    }
-}
-
-fn lower(byte: u8) -> bool {
-    byte.is_ascii_lowercase() || byte.is_ascii_digit()
-}
-
-fn is_label(text: &str) -> bool {
-    is_alphanumeric_at_ends(text, |b| b == b'-', lower)
-}
-
-fn is_name_part(text: &str) -> bool {
-    is_alphanumeric_at_ends(
-        text,
-        |b| matches!(b, b'-' | b'_' | b'.'),
-        |b| b.is_ascii_alphanumeric(),
-    )
-}
-
-fn checked(text: &str, most: usize, unit: &str, fits: bool, message: &str) -> Vec<String> {
-    let mut errors = Vec::new();
-    if text.len() > most {
-        errors.push(format!("must be no more than {most} {unit}"));
-    }
-    if !fits {
-        errors.push(message.to_owned());
-    }
-    errors
-}
-
-pub fn dns_label(text: &str) -> Vec<String> {
-    let fits = is_label(text);
-    let message = if !fits && text.split('.').all(is_label) {
-        "must not contain dots"
-    } else {
-        LABEL
-    };
-    checked(text, MAX_LABEL, "characters", fits, message)
-}
 
 /// A label that starts with a letter.
 pub fn dns1035_label(text: &str) -> Vec<String> {
@@ -112,16 +59,6 @@ pub fn is_c_identifier(text: &str) -> bool {
     text.bytes().all(word) && text.bytes().next().is_some_and(|b| !b.is_ascii_digit())
 }
 
-pub fn dns_subdomain(text: &str) -> Vec<String> {
-    checked(
-        text,
-        MAX_SUBDOMAIN,
-        "characters",
-        text.split('.').all(is_label),
-        SUBDOMAIN,
-    )
-}
-
 /// A search domain: underscores are fine.
 pub fn search_domain(name: &str) -> Vec<String> {
     let part = |part: &str| {
@@ -147,51 +84,6 @@ pub fn path_segment(text: &str) -> Vec<String> {
         if text.contains(bad) {
             errors.push(format!("may not contain '{bad}'"));
         }
-    }
-    errors
-}
-
-pub fn label_value(text: &str) -> Vec<String> {
-    checked(
-        text,
-        MAX_LABEL,
-        "bytes",
-        text.is_empty() || is_name_part(text),
-        LABEL_VALUE,
-    )
-}
-
-/// `name` or `prefix/name`: keys of labels, annotations and taints, resource names, condition types.
-pub fn qualified_name(text: &str) -> Vec<String> {
-    let mut errors = Vec::new();
-    let parts: Vec<&str> = text.split('/').collect();
-    let name = match parts.as_slice() {
-        [name] => name,
-        [prefix, name] => {
-            if prefix.is_empty() {
-                errors.push("prefix part must be non-empty".to_owned());
-            } else {
-                errors.extend(
-                    dns_subdomain(prefix)
-                        .into_iter()
-                        .map(|e| format!("prefix part {e}")),
-                );
-            }
-            name
-        }
-        _ => {
-            return vec![format!(
-                "a valid label key {QUALIFIED} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')"
-            )];
-        }
-    };
-    if name.is_empty() {
-        errors.push("name part must be non-empty".to_owned());
-    } else if name.len() > MAX_LABEL {
-        errors.push(format!("name part must be no more than {MAX_LABEL} bytes"));
-    }
-    if !is_name_part(name) {
-        errors.push(format!("name part {QUALIFIED}"));
     }
     errors
 }
