@@ -19,6 +19,9 @@ use crate::query::check_delete;
 pub(crate) const MAX_BODY_BYTES: usize = 3 * 1024 * 1024;
 /// A body that is not there after this is given up: a slow sender must not hold a place for ever.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+/// How much of a body that is too large is read before it is refused, and for how long.
+const DRAINED_BYTES: usize = 16 * 1024 * 1024;
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// How much of a body an error message quotes.
 const QUOTED_BYTES: usize = 30;
 
@@ -27,6 +30,7 @@ pub(crate) async fn read(body: Incoming) -> Result<Bytes, Failure> {
         return Ok(Bytes::new());
     }
     if body.size_hint().lower() > MAX_BODY_BYTES as u64 {
+        drain(body).await;
         return Err(Failure::too_large(MAX_BODY_BYTES));
     }
     match tokio::time::timeout(BODY_TIMEOUT, collect(body)).await {
@@ -37,6 +41,21 @@ pub(crate) async fn read(body: Incoming) -> Result<Bytes, Failure> {
         )
         .into()),
     }
+}
+
+/// Reads on for a while what is thrown away: a client that is still sending does not see an answer.
+async fn drain(mut body: Incoming) {
+    let rest = async {
+        let mut left = DRAINED_BYTES;
+        while let Some(Ok(frame)) = body.frame().await {
+            left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
+            if left == 0 {
+                break;
+            }
+        }
+    };
+    // Whoever is slower than that does without.
+    let _ = tokio::time::timeout(DRAIN_TIMEOUT, rest).await;
 }
 
 /// One frame is handed on as it is; more are put together.
@@ -64,6 +83,7 @@ async fn collect(mut body: Incoming) -> Result<Bytes, Failure> {
             all.extend_from_slice(&first);
         }
         if all.len() + data.len() > MAX_BODY_BYTES {
+            drain(body).await;
             return Err(Failure::too_large(MAX_BODY_BYTES));
         }
         all.extend_from_slice(&data);

@@ -289,8 +289,29 @@ fn write_metadata(out: &mut Vec<u8>, object: &Stored, version: MetaVersion) {
         ],
     );
     write_version(out, object);
-    out.extend_from_slice(metadata_tail(object));
+    let tail = metadata_tail(object);
+    match without_generation(tail) {
+        None => out.extend_from_slice(tail),
+        Some(tail) => out.extend_from_slice(&tail),
+    }
     out.push(b'}');
+}
+
+/// A daemon set's generation as an annotation is there in the whole object only.
+fn without_generation(tail: &[u8]) -> Option<Vec<u8>> {
+    const GENERATION: &str = "deprecated.daemonset.template.generation";
+    memchr::memmem::find(tail, GENERATION.as_bytes())?;
+    let mut text = Vec::with_capacity(tail.len() + 1);
+    text.push(b'{');
+    text.extend_from_slice(tail);
+    let mut metadata: serde_json::Map<String, Value> = serde_json::from_slice(&text).ok()?;
+    let annotations = metadata.get_mut("annotations")?.as_object_mut()?;
+    annotations.remove(GENERATION)?;
+    if annotations.is_empty() {
+        metadata.remove("annotations");
+    }
+    let text = serde_json::to_vec(&metadata).ok()?;
+    Some(text.get(1..)?.to_vec())
 }
 
 /// The members of `metadata` and its closing brace.

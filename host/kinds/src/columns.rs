@@ -102,7 +102,7 @@ pub(crate) fn described(group: &str, kind: &str, columns: &[Column]) -> Vec<Colu
 /// The columns of a `Scale`, whatever is scaled.
 pub fn scale_columns() -> Columns {
     const COLUMNS: [Column; 4] = [
-        NAME,
+        Column { format: "", ..NAME },
         col("Desired", "integer", ""),
         col("Available", "integer", ""),
         AGE,

@@ -120,7 +120,8 @@ fn members<'a>(
             _ => 2,
         };
         all.sort_by_key(|(at, (name, ..))| {
-            (if order.is_empty() { 2 } else { head(name) }, *at, *name)
+            let unnumbered = *at == usize::MAX && !order.is_empty();
+            (if unnumbered { head(name) } else { 2 }, *at, *name)
         });
     }
     all.into_iter().map(|(_, member)| member).collect()

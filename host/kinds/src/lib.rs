@@ -15,5 +15,5 @@ pub mod rules;
 mod table;
 
 pub use row::{Column, Columns, Conversion, Hooks, Propagation, Row, Subresource, ValidateFn};
-pub use rules::{ephemeral_update, resize_update, service_addresses};
+pub use rules::{ephemeral_update, finalize_update, resize_update, service_addresses};
 pub use table::{Kinds, schema_of_kind};

@@ -53,6 +53,7 @@ mod webhooks;
 mod windows;
 mod workload;
 
+pub use node::finalize_update;
 pub use pod::{ephemeral_update, resize_update};
 pub use service::service_addresses;
 

@@ -12,14 +12,14 @@ use crate::{Body, Context, Registry, Target, User, services};
 const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
 const PRIORITY_CLASSES: [(&str, i64, &str); 2] = [
     (
-        "system-cluster-critical",
-        2_000_000_000,
-        "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary.",
-    ),
-    (
         "system-node-critical",
         2_000_001_000,
         "Used for system critical pods that must not be moved from their current node.",
+    ),
+    (
+        "system-cluster-critical",
+        2_000_000_000,
+        "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary.",
     ),
 ];
 const FIELD_MANAGER: &str = "kube-apiserver";

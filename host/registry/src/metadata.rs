@@ -205,9 +205,9 @@ pub fn check(object: &Value, old: Option<&Value>) -> Vec<Cause> {
             let detail = format!(
                 "no new finalizers can be added if the object is being deleted, found new finalizers []string{{{list}}}"
             );
-            // Upstream checks metadata twice on an update (but for events), and so tells this twice.
+            // Upstream checks metadata twice on an update (but for those of core events), and so tells this twice.
             causes.push(Cause::forbidden("metadata.finalizers", &detail));
-            if meta::kind(object) != "Event" {
+            if meta::kind(object) != "Event" || meta::api_version(object) != "v1" {
                 causes.push(Cause::forbidden("metadata.finalizers", &detail));
             }
         }

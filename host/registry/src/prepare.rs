@@ -1,7 +1,7 @@
 //! The generic half of preparing and checking a write: defaults, what a subresource may change, status, generation.
 //! What a kind does beyond that is in its row's hooks, called here and nowhere else.
 
-use oarlock_kinds::{Row, ephemeral_update, resize_update};
+use oarlock_kinds::{Row, ephemeral_update, finalize_update, resize_update};
 use oarlock_model::{Cause, meta, time};
 use oarlock_schema::{apply_defaults, canonicalize};
 use serde_json::Value;
@@ -29,9 +29,10 @@ pub fn restrict_to_subresource(target: &Target, object: &mut Value, old: &Value)
         }
         "status" => {
             restore(object, old, &["metadata", "status"]);
-            // Owners and finalizers are not the status's affair.
-            copy(object, old, &["metadata", "ownerReferences"]);
-            copy(object, old, &["metadata", "finalizers"]);
+            // Old node agents would spoil them.
+            if strategy::is(&target.row, "", "Pod") {
+                copy(object, old, &["metadata", "ownerReferences"]);
+            }
             if strategy::status_keeps_labels(&target.row) {
                 copy(object, old, &["metadata", "labels"]);
             }
@@ -235,6 +236,7 @@ pub fn validate(target: &Target, object: &Value, old: Option<&Value>) -> Vec<Cau
     let theirs = match (target.subresource.as_str(), old) {
         ("ephemeralcontainers", Some(old)) => ephemeral_update(object, old),
         ("resize", Some(old)) => resize_update(object, old),
+        ("finalize", Some(old)) => finalize_update(object, old),
         _ => (target.row.hooks.validate)(object, old),
     };
     if !target.row.stored {

@@ -23,9 +23,14 @@ async fn policy(house: &House, kind: &str, of: Value, binding: Value) {
             "mutatingadmissionpolicybindings",
         ),
     };
+    let operations: &[&str] = match kind {
+        "validating" => &["CREATE", "UPDATE", "DELETE"],
+        // There is nothing to change of what goes.
+        _ => &["CREATE", "UPDATE"],
+    };
     let mut spec = json!({
         "matchConstraints": {"resourceRules": [{
-            "apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE", "UPDATE", "DELETE"], "resources": ["configmaps"],
+            "apiGroups": [""], "apiVersions": ["v1"], "operations": operations, "resources": ["configmaps"],
         }]},
         "failurePolicy": "Fail",
         "reinvocationPolicy": "Never",

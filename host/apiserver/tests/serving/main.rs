@@ -301,7 +301,7 @@ async fn reviews_answer_and_keep_nothing() {
     assert_eq!(status, StatusCode::CREATED, "{me}");
     assert_eq!(
         me["status"]["userInfo"],
-        json!({"username": "jane", "groups": ["dev", "system:authenticated"]})
+        json!({"username": "jane", "uid": "jane", "groups": ["dev", "system:authenticated"]})
     );
     let path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
     let review = |spec: Value| json!({"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview", "spec": spec});

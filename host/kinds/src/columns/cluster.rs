@@ -93,7 +93,11 @@ const INGRESS_CLASS: &[Column] = &[
 const NETWORK_POLICY: &[Column] = &[NAME, col("Pod-Selector", "string", ""), AGE];
 const ROLE_BINDING: &[Column] = &[
     NAME,
-    col("Role", "string", ""),
+    col(
+        "Role",
+        "string",
+        "RoleRef can reference a Role in the current namespace or a ClusterRole in the global namespace. If the RoleRef cannot be resolved, the Authorizer must return an error.",
+    ),
     AGE,
     wide("Users", "string", "Users in the roleBinding"),
     wide("Groups", "string", "Groups in the roleBinding"),
@@ -105,7 +109,11 @@ const ROLE_BINDING: &[Column] = &[
 ];
 const CLUSTER_ROLE_BINDING: &[Column] = &[
     NAME,
-    col("Role", "string", ""),
+    col(
+        "Role",
+        "string",
+        "RoleRef can only reference a ClusterRole in the global namespace. If the RoleRef cannot be resolved, the Authorizer must return an error.",
+    ),
     AGE,
     wide("Users", "string", "Users in the clusterRoleBinding"),
     wide("Groups", "string", "Groups in the clusterRoleBinding"),

@@ -67,11 +67,6 @@ const PRIORITY_LEVEL: &[Column] = &[
     col("QueueLengthLimit", "string", ""),
     AGE,
 ];
-const CAPACITY: &[Column] = &[
-    NAME,
-    col("StorageClassName", "string", ""),
-    col("Capacity", "string", ""),
-];
 const SLICE: &[Column] = &[
     NAME,
     col("Node", "string", ""),
@@ -112,13 +107,6 @@ pub fn find(group: &str, kind: &str) -> Option<(&'static [Column], Cells)> {
         ("flowcontrol.apiserver.k8s.io", "PriorityLevelConfiguration") => {
             (PRIORITY_LEVEL, priority_level)
         }
-        ("storage.k8s.io", "CSIStorageCapacity") => (CAPACITY, |o, _| {
-            vec![
-                name(o),
-                json!(text(o, "/storageClassName")),
-                json!(or(text(o, "/capacity"), UNSET)),
-            ]
-        }),
         ("resource.k8s.io", "ResourceSlice") => (SLICE, |o, now| {
             vec![
                 name(o),

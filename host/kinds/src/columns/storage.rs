@@ -78,7 +78,15 @@ const ATTACHMENT: &[Column] = &[
     col("Attached", "boolean", ""),
     AGE,
 ];
-const ATTRIBUTES_CLASS: &[Column] = &[NAME, col("DriverName", "string", ""), AGE];
+const ATTRIBUTES_CLASS: &[Column] = &[
+    NAME,
+    col(
+        "DriverName",
+        "string",
+        "Name of the CSI driver This field is immutable.",
+    ),
+    AGE,
+];
 
 pub fn find(group: &str, kind: &str) -> Option<(&'static [Column], Cells)> {
     Some(match (group, kind) {

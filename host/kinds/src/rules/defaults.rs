@@ -358,6 +358,9 @@ fn volume(object: &mut Value) {
     if let Some(path) = map_at(spec, "hostPath") {
         set(path, "type", "");
     }
+    if let Some(capacity) = map_at(spec, "capacity") {
+        super::pod_defaults::round_up(capacity);
+    }
     set_text(status(object), "phase", "Pending");
 }
 

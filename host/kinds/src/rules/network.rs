@@ -8,6 +8,8 @@ use super::path::{Causes, Path, items, list, some, text};
 use super::probe::port_or_name;
 use super::workload::unchanged;
 
+const CLASS_ANNOTATION: &str = "kubernetes.io/ingress.class";
+
 pub fn ingress(new: &Value, old: Option<&Value>) -> Causes {
     let mut out = Causes::new();
     let out = &mut out;
@@ -16,6 +18,16 @@ pub fn ingress(new: &Value, old: Option<&Value>) -> Causes {
         return std::mem::take(out);
     }
     let (spec, at) = (&new["spec"], Path::new("spec"));
+    if old.is_none()
+        && let Some(annotated) = oarlock_model::meta::annotation(new, CLASS_ANNOTATION)
+        && let Some(class) = some(spec, "ingressClassName").and_then(Value::as_str)
+        && annotated != class
+    {
+        let detail = "must match `ingressClassName` when both are specified";
+        Path::new("annotations")
+            .field(CLASS_ANNOTATION)
+            .invalid_text(out, annotated, detail);
+    }
     if list(spec, "rules").is_empty() && some(spec, "defaultBackend").is_none() {
         at.invalid(
             out,

@@ -141,6 +141,15 @@ fn taints(out: &mut Causes, spec: &Value, at: &Path<'_>) {
 }
 
 pub fn namespace(new: &Value, old: Option<&Value>) -> Causes {
+    namespace_with(new, old, false)
+}
+
+/// A write through `finalize`, where faults are told by their place in the list.
+pub fn finalize_update(new: &Value, old: &Value) -> Causes {
+    namespace_with(new, Some(old), true)
+}
+
+fn namespace_with(new: &Value, old: Option<&Value>, by_place: bool) -> Causes {
     let mut out = Causes::new();
     meta_of(&mut out, new, old, "", "Namespace");
     if old.is_some_and(|old| old["status"] != new["status"]) {
@@ -149,7 +158,9 @@ pub fn namespace(new: &Value, old: Option<&Value>) -> Causes {
     let at = Path::new("spec");
     let at = at.field("finalizers");
     for (i, finalizer) in items(&new["spec"], "finalizers") {
-        let (at, finalizer) = (at.index(i), finalizer.as_str().unwrap_or_default());
+        let place = at.index(i);
+        let at = if by_place { &place } else { &at };
+        let finalizer = finalizer.as_str().unwrap_or_default();
         at.all_invalid(&mut out, finalizer, qualified_name(finalizer));
         if !finalizer.contains('/')
             && !matches!(finalizer, "kubernetes" | "orphan" | "foregroundDeletion")

@@ -95,7 +95,13 @@ pub fn whole(schema: Option<&Schema>, value: &Value) -> Set {
         (_, Value::Array(items)) => {
             let elements = item_elements(kind, items);
             for (element, item) in elements.into_iter().zip(items) {
-                children.insert(element, Value::Object(whole(shape_items(kind), item)));
+                // Of items that are named alike no one can say whose what is in them is.
+                let below = if children.contains_key(&element) {
+                    Set::new()
+                } else {
+                    whole(shape_items(kind), item)
+                };
+                children.insert(element, Value::Object(below));
             }
         }
         _ => {}

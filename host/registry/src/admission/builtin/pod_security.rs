@@ -95,7 +95,14 @@ impl Policy {
         };
         let enforce = rule("enforce");
         rule("audit");
-        let warn = rule("warn");
+        let mut warn = rule("warn");
+        // Who asks for no warnings gets those of what is enforced.
+        if meta::label(namespace, &format!("{PREFIX}warn")).is_none() {
+            warn = Rule {
+                level: enforce.level,
+                minor: warn.minor.or(enforce.minor),
+            };
+        }
         Self {
             enforce,
             warn,

@@ -4,6 +4,7 @@
 mod usage;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use oarlock_model::{ApiResult, LabelSelector, meta};
@@ -14,8 +15,10 @@ use super::limits::{Amounts, amounts};
 use super::{all, forbidden, list};
 use crate::admission::{Admission, AdmissionRequest, Operation};
 use crate::codec::{load, save};
-use crate::{Registry, Target, errors, keys, strategy};
+use crate::{Context, Registry, Target, errors, keys, managed, strategy};
 
+/// Whose the charged amounts are.
+const FIELD_MANAGER: &str = "kube-apiserver";
 /// How often a quota is charged anew because somebody else charged it in between.
 const MAX_ATTEMPTS: usize = 64;
 
@@ -119,7 +122,8 @@ async fn charge(
         let Some(record) = registry.store().get(&key) else {
             return Ok(());
         };
-        let mut quota = load(&row, &record.value)?;
+        let old = load(&row, &record.value)?;
+        let mut quota = old.clone();
         let hard = amounts(&quota, "/status/hard");
         let mut used = amounts(&quota, "/status/used");
         let added: BTreeMap<&String, _> = delta
@@ -165,6 +169,12 @@ async fn charge(
             .collect();
         meta::child_map_mut(meta::as_map_mut(&mut quota), "status")
             .insert("used".to_owned(), Value::Object(texts));
+        let writer = Context {
+            field_manager: FIELD_MANAGER.to_owned(),
+            ..Context::new(Arc::clone(&request.context.user), request.context.now)
+        };
+        let status = Target::sub(&row, &target.namespace, name, "status");
+        managed::updated(&writer, &status, Some(&old), &mut quota);
         let op = Op {
             key: key.clone(),
             expect: Expect::Revision(record.modified),
