@@ -43,7 +43,7 @@ impl TestServer {
         let config = Config {
             store,
             kinds,
-            admission: vec![rbac.admission()],
+            admission: vec![rbac.admission(), Rbac::signers(Some(&rbac))],
         };
         let registry = Registry::open(config, jiff::Timestamp::now())
             .await
