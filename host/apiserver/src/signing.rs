@@ -22,7 +22,10 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 /// Signs until the registry closes or the future is dropped.
 pub async fn sign_requests(registry: Arc<Registry>, pki: Arc<Pki>) {
-    let Some(row) = registry.kinds().resource(GROUP, "v1", "certificatesigningrequests") else {
+    let Some(row) = registry
+        .kinds()
+        .resource(GROUP, "v1", "certificatesigningrequests")
+    else {
         return;
     };
     loop {
@@ -56,7 +59,9 @@ async fn follow(
             let mut target = Target::new(row, "", meta::name(&object));
             "status".clone_into(&mut target.subresource);
             // A conflict means another change, and so another event.
-            if let Err(error) = registry.update(&context(), &target, Body::Value(done)).await
+            if let Err(error) = registry
+                .update(&context(), &target, Body::Value(done))
+                .await
                 && !matches!(error.reason, Reason::Conflict | Reason::NotFound)
             {
                 tracing::warn!(request = meta::name(&object), %error, "cannot answer a request for a certificate");
@@ -84,7 +89,9 @@ fn answered(pki: &Pki, object: &Value, now: Timestamp) -> Option<Value> {
         let mut conditions = status["conditions"].as_array().into_iter().flatten();
         conditions.any(|c| c["type"] == kind && c["status"] == "True")
     };
-    let signed = status["certificate"].as_str().is_some_and(|c| !c.is_empty());
+    let signed = status["certificate"]
+        .as_str()
+        .is_some_and(|c| !c.is_empty());
     let signer = spec["signerName"].as_str().unwrap_or_default();
     let ours = [CLIENT, KUBELET_CLIENT, KUBELET_SERVING, LEGACY].contains(&signer);
     if signed || !ours || !has("Approved") || has("Denied") || has("Failed") {

@@ -177,6 +177,10 @@ impl Up {
         } else {
             server.access.authorizers.push(Arc::new(AlwaysAllow));
         }
+        let signing = tokio::spawn(oarlock_apiserver::sign_requests(
+            Arc::clone(&registry),
+            Arc::clone(&pki),
+        ));
         let metrics = server.more_metrics.clone();
         let server = Server::bind(server).await?;
         let address = server.local_addr();
@@ -250,6 +254,7 @@ impl Up {
 
         println!("stopping");
         expiring.abort();
+        signing.abort();
         if let Some(nodes) = nodes {
             nodes.stop().await;
         }

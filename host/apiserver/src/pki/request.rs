@@ -125,7 +125,12 @@ fn acceptable(wanted: &Wanted<'_>, of: &CertificateSigningRequestParams) -> Resu
 }
 
 fn client_usages(usages: &[&str]) -> Result<(), String> {
-    const ALLOWED: [&str; 4] = ["signing", "digital signature", "key encipherment", "client auth"];
+    const ALLOWED: [&str; 4] = [
+        "signing",
+        "digital signature",
+        "key encipherment",
+        "client auth",
+    ];
     if let Some(usage) = usages.iter().find(|usage| !ALLOWED.contains(usage)) {
         return Err(format!("invalid usage for client certificate: {usage}"));
     }
@@ -209,7 +214,9 @@ mod tests {
         let mut params = CertificateParams::new(names).unwrap();
         params.distinguished_name = DistinguishedName::new();
         params.distinguished_name.push(DnType::CommonName, name);
-        params.distinguished_name.push(DnType::OrganizationName, group);
+        params
+            .distinguished_name
+            .push(DnType::OrganizationName, group);
         params.serialize_request(&key).unwrap().pem().unwrap()
     }
 
@@ -219,7 +226,12 @@ mod tests {
         let now: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
         let pki = super::super::ensure_at(dir.path(), "127.0.0.1:0".parse().unwrap(), now).unwrap();
         let why = |signer: &str, pem: &str, usages: &[&str]| {
-            let wanted = Wanted { signer, request_pem: pem, usages, seconds: None };
+            let wanted = Wanted {
+                signer,
+                request_pem: pem,
+                usages,
+                seconds: None,
+            };
             pki.sign(&wanted, now).err().unwrap_or_default()
         };
         let client = ["digital signature", "client auth"];
@@ -262,9 +274,18 @@ mod tests {
         let now: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
         let pki = super::super::ensure_at(dir.path(), "127.0.0.1:0".parse().unwrap(), now).unwrap();
         let pem = asking("jane", "dev", &[]);
-        for (seconds, expect) in [(Some(7200), 7200), (Some(1), 600), (None, 365 * DAY_SECONDS)] {
+        for (seconds, expect) in [
+            (Some(7200), 7200),
+            (Some(1), 600),
+            (None, 365 * DAY_SECONDS),
+        ] {
             let usages = ["client auth"];
-            let wanted = Wanted { signer: CLIENT, request_pem: &pem, usages: &usages, seconds };
+            let wanted = Wanted {
+                signer: CLIENT,
+                request_pem: &pem,
+                usages: &usages,
+                seconds,
+            };
             let signed = pki.sign(&wanted, now).unwrap();
             let der = CertificateDer::from_pem_slice(signed.as_bytes()).unwrap();
             let (_, certificate) = X509Certificate::from_der(&der).unwrap();
