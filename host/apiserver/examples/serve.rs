@@ -1,12 +1,13 @@
 //! An API server by itself, in memory: no scheduler, no controllers, no nodes. For trying clients and replaying recordings.
 //!
-//! `serve [--listen ADDR:PORT] [--data-dir DIR] [--anonymous]`; prints the address and where the kubeconfig is.
+//! `serve [--listen ADDR:PORT] [--data-dir DIR] [--anonymous]
+//! [--token-auth-file FILE]`; prints the address and where the kubeconfig is.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use oarlock_apiserver::{KeyRing, Rbac, Server, ServerConfig, ServiceAccounts, pki};
+use oarlock_apiserver::{KeyRing, Rbac, Server, ServerConfig, ServiceAccounts, StaticTokens, pki};
 use oarlock_registry::{Config, Registry};
 
 type Outcome = Result<(), Box<dyn std::error::Error>>;
@@ -19,6 +20,7 @@ async fn main() -> Outcome {
     let mut listen: SocketAddr = "127.0.0.1:0".parse()?;
     let mut data_dir: Option<PathBuf> = None;
     let mut anonymous = false;
+    let mut token_file: Option<PathBuf> = None;
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
@@ -30,6 +32,7 @@ async fn main() -> Outcome {
             }
             "--data-dir" => data_dir = arguments.next().map(PathBuf::from),
             "--anonymous" => anonymous = true,
+            "--token-auth-file" => token_file = arguments.next().map(PathBuf::from),
             other => return Err(format!("unknown argument {other}").into()),
         }
     }
@@ -43,7 +46,7 @@ async fn main() -> Outcome {
         Config {
             store,
             kinds,
-            admission: vec![rbac.admission()],
+            admission: vec![rbac.admission(), Rbac::signers(Some(&rbac))],
         },
         jiff::Timestamp::now(),
     )
@@ -55,6 +58,9 @@ async fn main() -> Outcome {
     let accounts = ServiceAccounts::new(Arc::clone(&registry), keys);
     let mut config = ServerConfig::new(listen, registry, Arc::clone(&pki));
     config.access.with_accounts(accounts);
+    if let Some(file) = &token_file {
+        config.access.tokens.push(StaticTokens::read(file)?);
+    }
     config.access.anonymous = anonymous;
     config.access.authorizers.push(rbac);
     let server = Server::bind(config).await?;

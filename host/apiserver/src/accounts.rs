@@ -49,7 +49,7 @@ impl ServiceAccounts {
     }
 
     /// What this server calls itself as an audience.
-    fn own_audience() -> String {
+    pub(crate) fn own_audience() -> String {
         ISSUER.to_owned()
     }
 

@@ -6,6 +6,7 @@
 
 pub(crate) mod files;
 mod leaf;
+pub(crate) mod request;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};

@@ -5,6 +5,7 @@
 //! parse, once.
 
 mod escalation;
+mod signers;
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -88,6 +89,12 @@ impl Rbac {
     /// Refuses writes that grant more than the caller holds.
     pub fn admission(self: &Arc<Self>) -> Arc<dyn Admission> {
         Arc::new(escalation::Escalation(Arc::clone(self)))
+    }
+
+    /// Refuses who may not approve, sign or attest for a signer (without `rbac`: nobody), and requests for certificates
+    /// of cluster administrators.
+    pub fn signers(rbac: Option<&Arc<Self>>) -> Arc<dyn Admission> {
+        Arc::new(signers::Signers(rbac.map(Arc::clone)))
     }
 
     fn answer(&self, user: &User, ask: &Ask<'_>) -> Answer {

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 use oarlock_admission::{AdmissionConfig, Gate, PolicyHost};
-use oarlock_apiserver::{AlwaysAllow, KeyRing, Rbac, Server, ServerConfig, ServiceAccounts};
+use oarlock_apiserver::{
+    AlwaysAllow, KeyRing, Rbac, Server, ServerConfig, ServiceAccounts, StaticTokens,
+};
 use oarlock_client::LocalCluster;
 use oarlock_controllers::{Controllers, ControllersConfig, Discover, Served};
 use oarlock_kinds::{Kinds, Row};
@@ -68,6 +70,9 @@ pub struct Up {
     /// Whether callers without credentials are let in, as system:anonymous
     #[arg(long, default_value_t = false, action = clap::ArgAction::Set, value_name = "BOOL")]
     anonymous_auth: bool,
+    /// File of tokens, one line each: token,user,uid,"group,group"
+    #[arg(long, value_name = "FILE")]
+    token_auth_file: Option<PathBuf>,
     /// Who decides what callers over HTTP may do; the kubeconfig's user may do everything
     #[arg(long, value_enum, default_value_t = AuthorizationMode::Rbac, value_name = "MODE")]
     authorization_mode: AuthorizationMode,
@@ -132,6 +137,7 @@ impl Up {
         if by_roles {
             admission.push(rbac.admission());
         }
+        admission.push(Rbac::signers(by_roles.then_some(&rbac)));
         let config = oarlock_registry::Config {
             store: Arc::clone(&store),
             kinds: Arc::new(kinds),
@@ -160,12 +166,21 @@ impl Up {
         let keys = KeyRing::ensure(&dir, jiff::Timestamp::now())
             .context("cannot make keys for service accounts' tokens")?;
         let accounts = ServiceAccounts::new(Arc::clone(&registry), keys);
+        if let Some(file) = &self.token_auth_file {
+            let tokens = StaticTokens::read(file)
+                .with_context(|| format!("cannot use the tokens of {}", file.display()))?;
+            server.access.tokens.push(tokens);
+        }
         server.access.with_accounts(accounts);
         if by_roles {
             server.access.authorizers.push(rbac);
         } else {
             server.access.authorizers.push(Arc::new(AlwaysAllow));
         }
+        let signing = tokio::spawn(oarlock_apiserver::sign_requests(
+            Arc::clone(&registry),
+            Arc::clone(&pki),
+        ));
         let metrics = server.more_metrics.clone();
         let server = Server::bind(server).await?;
         let address = server.local_addr();
@@ -239,6 +254,7 @@ impl Up {
 
         println!("stopping");
         expiring.abort();
+        signing.abort();
         if let Some(nodes) = nodes {
             nodes.stop().await;
         }

@@ -9,7 +9,7 @@ use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use oarlock_apiserver::{Access, Identity, Pki, Rbac, Server, ServerConfig, pki};
+use oarlock_apiserver::{Access, Identity, Pki, Rbac, Server, ServerConfig, pki, sign_requests};
 use oarlock_registry::{Config, Registry};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -43,7 +43,7 @@ impl TestServer {
         let config = Config {
             store,
             kinds,
-            admission: vec![rbac.admission()],
+            admission: vec![rbac.admission(), Rbac::signers(Some(&rbac))],
         };
         let registry = Registry::open(config, jiff::Timestamp::now())
             .await
@@ -52,6 +52,7 @@ impl TestServer {
         rbac.start(&registry, now, false).await.unwrap();
         access.authorizers.push(rbac);
         let pki = Arc::new(pki::ensure(dir.path(), listen).unwrap());
+        tokio::spawn(sign_requests(Arc::clone(&registry), Arc::clone(&pki)));
         let config = ServerConfig {
             access,
             ..ServerConfig::new(listen, registry, Arc::clone(&pki))
