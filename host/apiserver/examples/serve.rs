@@ -1,6 +1,7 @@
 //! An API server by itself, in memory: no scheduler, no controllers, no nodes. For trying clients and replaying recordings.
 //!
-//! `serve [--listen ADDR:PORT] [--data-dir DIR] [--anonymous]`; prints the address and where the kubeconfig is.
+//! `serve [--listen ADDR:PORT] [--data-dir DIR] [--anonymous] [--max-requests-inflight N]
+//! [--max-mutating-requests-inflight N]`; prints the address and where the kubeconfig is.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -19,6 +20,7 @@ async fn main() -> Outcome {
     let mut listen: SocketAddr = "127.0.0.1:0".parse()?;
     let mut data_dir: Option<PathBuf> = None;
     let mut anonymous = false;
+    let (mut reads, mut writes) = (400_u32, 200_u32);
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
@@ -29,6 +31,12 @@ async fn main() -> Outcome {
                     .parse()?;
             }
             "--data-dir" => data_dir = arguments.next().map(PathBuf::from),
+            "--max-requests-inflight" => {
+                reads = arguments.next().ok_or("how many requests?")?.parse()?;
+            }
+            "--max-mutating-requests-inflight" => {
+                writes = arguments.next().ok_or("how many requests?")?.parse()?;
+            }
             "--anonymous" => anonymous = true,
             other => return Err(format!("unknown argument {other}").into()),
         }
@@ -54,6 +62,7 @@ async fn main() -> Outcome {
     let keys = KeyRing::ensure(&data_dir, jiff::Timestamp::now())?;
     let accounts = ServiceAccounts::new(Arc::clone(&registry), keys);
     let mut config = ServerConfig::new(listen, registry, Arc::clone(&pki));
+    config.max_in_flight = reads.saturating_add(writes);
     config.access.with_accounts(accounts);
     config.access.anonymous = anonymous;
     config.access.authorizers.push(rbac);

@@ -13,6 +13,7 @@ mod discovery;
 mod encode;
 mod expressions;
 mod failure;
+mod flow;
 mod guard;
 mod handler;
 mod health;
