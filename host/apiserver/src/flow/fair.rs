@@ -151,16 +151,17 @@ impl Level {
 
     /// Takes a seat, or a place in a queue.
     pub fn enter(this: &Arc<Self>, flow: u64) -> Result<Entry, Refused> {
-        let mut state = this.state.lock();
+        let mut guard = this.state.lock();
+        let state = &mut *guard;
         let free = state.in_use < state.limits.seats;
         if state.queues.is_empty() {
             if !free {
                 return Err(Refused::NoSeat);
             }
             state.in_use += 1;
-            return Ok(Entry::Runs(Self::ticket(this, &state, usize::MAX)));
+            return Ok(Entry::Runs(Self::ticket(this, state, usize::MAX)));
         }
-        let at = shortest(&state, flow);
+        let at = shortest(state, flow);
         let turn = state.turn;
         let limit = state.limits.queue_length;
         let id = state.next_id;
@@ -176,7 +177,7 @@ impl Level {
             state.turn = queue.turn;
             queue.turn += 1;
             state.in_use += 1;
-            return Ok(Entry::Runs(Self::ticket(this, &state, at)));
+            return Ok(Entry::Runs(Self::ticket(this, state, at)));
         }
         if queue.waiting.len() >= limit {
             return Err(Refused::QueueFull);
