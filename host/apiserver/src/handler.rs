@@ -26,6 +26,7 @@ use crate::query::Query;
 use crate::respond::{self, Answer};
 use crate::route::{ResourcePath, Verb, decode_path, resource_path};
 use crate::served::{Newest, Served, ServedKind};
+use crate::timetravel::Timeline;
 use crate::tls::Peer;
 use crate::{outside, verbs};
 
@@ -46,6 +47,7 @@ pub(crate) struct Api {
     pub metrics: Arc<Metrics>,
     pub openapi: OpenApi,
     pub flow: Arc<Flow>,
+    pub timeline: Timeline,
     pub audit: Option<Arc<dyn AuditSink>>,
     pub more_metrics: MoreMetrics,
     pub stopping: watch::Receiver<bool>,

@@ -32,6 +32,7 @@ mod route;
 mod scan;
 mod served;
 mod server;
+mod timetravel;
 mod tls;
 mod verbs;
 mod watching;

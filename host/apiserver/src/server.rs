@@ -28,6 +28,7 @@ use crate::metrics::{Gauge, Metrics, MoreMetrics};
 use crate::openapi::OpenApi;
 use crate::pki::{Pki, PkiError};
 use crate::served::Newest;
+use crate::timetravel::Timeline;
 use crate::tls::{ALPN_H2, Verifier};
 
 /// hyper's defaults stall client-go; these are upstream's.
@@ -142,6 +143,7 @@ impl Server {
         });
         let api = Api {
             flow,
+            timeline: Timeline::start(&config.registry),
             newest: Newest::new(&config.registry.kinds()),
             registry: config.registry,
             access: config.access,
