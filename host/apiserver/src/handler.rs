@@ -116,6 +116,7 @@ pub(crate) async fn serve(
             respond::failure(&failure, &parts.headers)
         }
     };
+    respond::name_request(&mut answer, &parts.headers);
     if let Some(schema) = &trace.schema {
         schema.mark(&mut answer);
     }
