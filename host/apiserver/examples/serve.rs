@@ -1,7 +1,7 @@
 //! An API server by itself, in memory: no scheduler, no controllers, no nodes. For trying clients and replaying recordings.
 //!
-//! `serve [--listen ADDR:PORT] [--data-dir DIR] [--anonymous]
-//! [--token-auth-file FILE]`; prints the address and where the kubeconfig is.
+//! `serve [--listen ADDR:PORT] [--data-dir DIR] [--anonymous] [--token-auth-file FILE] [--max-requests-inflight N]
+//! [--max-mutating-requests-inflight N]`; prints the address and where the kubeconfig is.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -21,6 +21,7 @@ async fn main() -> Outcome {
     let mut data_dir: Option<PathBuf> = None;
     let mut anonymous = false;
     let mut token_file: Option<PathBuf> = None;
+    let (mut reads, mut writes) = (400_u32, 200_u32);
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
@@ -31,6 +32,12 @@ async fn main() -> Outcome {
                     .parse()?;
             }
             "--data-dir" => data_dir = arguments.next().map(PathBuf::from),
+            "--max-requests-inflight" => {
+                reads = arguments.next().ok_or("how many requests?")?.parse()?;
+            }
+            "--max-mutating-requests-inflight" => {
+                writes = arguments.next().ok_or("how many requests?")?.parse()?;
+            }
             "--anonymous" => anonymous = true,
             "--token-auth-file" => token_file = arguments.next().map(PathBuf::from),
             other => return Err(format!("unknown argument {other}").into()),
@@ -57,6 +64,7 @@ async fn main() -> Outcome {
     let keys = KeyRing::ensure(&data_dir, jiff::Timestamp::now())?;
     let accounts = ServiceAccounts::new(Arc::clone(&registry), keys);
     let mut config = ServerConfig::new(listen, registry, Arc::clone(&pki));
+    config.max_in_flight = reads.saturating_add(writes);
     config.access.with_accounts(accounts);
     if let Some(file) = &token_file {
         config.access.tokens.push(StaticTokens::read(file)?);

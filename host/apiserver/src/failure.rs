@@ -71,6 +71,11 @@ impl Failure {
         error.into()
     }
 
+    /// What flow control refuses with: upstream's text, not a Status.
+    pub const fn come_back_later() -> Self {
+        Self::Text(429, "Too many requests, please try again later.\n")
+    }
+
     /// `OPTIONS.meta.k8s.io "" is invalid: …`.
     pub fn options(kind: &str, causes: Vec<Cause>) -> Self {
         ApiError::invalid("meta.k8s.io", kind, "", causes).into()
@@ -117,6 +122,7 @@ impl Failure {
         match self {
             Self::Api(error) => error.retry_after_seconds,
             Self::Warned(inner, _) => inner.retry_after_seconds(),
+            Self::Text(429, _) => Some(1),
             _ => None,
         }
     }

@@ -18,6 +18,7 @@ use tokio::sync::watch;
 use crate::audit::{AuditRecord, AuditSink};
 use crate::auth::{Access, Attributes};
 use crate::failure::Failure;
+use crate::flow::{Flow, Schema};
 use crate::health::Health;
 use crate::metrics::{Gauge, Key, Metrics, MoreMetrics};
 use crate::openapi::OpenApi;
@@ -25,6 +26,7 @@ use crate::query::Query;
 use crate::respond::{self, Answer};
 use crate::route::{ResourcePath, Verb, decode_path, resource_path};
 use crate::served::{Newest, Served, ServedKind};
+use crate::timetravel::Timeline;
 use crate::tls::Peer;
 use crate::{outside, verbs};
 
@@ -44,6 +46,8 @@ pub(crate) struct Api {
     pub health: Health,
     pub metrics: Arc<Metrics>,
     pub openapi: OpenApi,
+    pub flow: Arc<Flow>,
+    pub timeline: Timeline,
     pub audit: Option<Arc<dyn AuditSink>>,
     pub more_metrics: MoreMetrics,
     pub stopping: watch::Receiver<bool>,
@@ -87,6 +91,7 @@ pub(crate) async fn serve(
         verb: Verb::Other,
         user: None,
         apply: false,
+        schema: None,
     };
     // Boxed, since the compiler cannot see through so many lifetimes that the future may move between threads.
     let handled: BoxFuture<'_, _> = Box::pin(handle(
@@ -98,7 +103,7 @@ pub(crate) async fn serve(
         body,
         &mut trace,
     ));
-    let answer = match handled.await {
+    let mut answer = match handled.await {
         Ok(answer) => answer,
         Err(failure) => {
             if matches!(&failure, Failure::Api(error) if error.reason == Reason::InternalError) {
@@ -111,6 +116,10 @@ pub(crate) async fn serve(
             respond::failure(&failure, &parts.headers)
         }
     };
+    respond::name_request(&mut answer, &parts.headers);
+    if let Some(schema) = &trace.schema {
+        schema.mark(&mut answer);
+    }
     finish(
         &connection,
         &served,
@@ -128,6 +137,7 @@ struct Trace {
     verb: Verb,
     user: Option<Arc<User>>,
     apply: bool,
+    schema: Option<Arc<Schema>>,
 }
 
 async fn handle(
@@ -171,6 +181,16 @@ async fn handle(
         user = other;
         trace.user = Some(Arc::clone(&user));
     }
+    trace.schema = api.flow.classify(&user, word, path, at);
+    // Held until there is an answer; a watch gives it back when it has begun.
+    let _seat = match &trace.schema {
+        Some(schema) => Some(
+            api.flow
+                .seat(schema, &user, at.map_or("", |at| at.namespace))
+                .await?,
+        ),
+        None => None,
+    };
     api.access.authorize(&user, &attributes)?;
     let call = Call {
         api,

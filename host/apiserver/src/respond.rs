@@ -16,6 +16,8 @@ pub(crate) type Answer = Response<Outgoing>;
 const TEXT: &str = "text/plain; charset=utf-8";
 /// A Warning header is not longer than this.
 const MAX_WARNING_BYTES: usize = 4096;
+/// Upstream cuts longer names of requests.
+const MAX_AUDIT_ID_BYTES: usize = 64;
 /// More warnings than this are not sent.
 const MAX_WARNINGS: usize = 100;
 
@@ -118,6 +120,23 @@ pub(crate) fn failure(failure: &Failure, headers: &HeaderMap) -> Answer {
     }
     warn(&mut answer, failure.warnings());
     answer
+}
+
+/// Names the request in its answer: by the name that the caller gave it, or a new one.
+pub(crate) fn name_request(answer: &mut Answer, headers: &HeaderMap) {
+    const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
+    let given = headers
+        .get(&AUDIT_ID)
+        .and_then(|id| id.as_bytes().get(..id.len().min(MAX_AUDIT_ID_BYTES)))
+        .filter(|id| !id.is_empty())
+        .and_then(|id| HeaderValue::from_bytes(id).ok());
+    let id = given.or_else(|| {
+        let mut text = uuid::Uuid::encode_buffer();
+        HeaderValue::from_str(uuid::Uuid::new_v4().hyphenated().encode_lower(&mut text)).ok()
+    });
+    if let Some(id) = id {
+        answer.headers_mut().insert(AUDIT_ID, id);
+    }
 }
 
 /// `299 - "text"`, once for each text.

@@ -20,6 +20,7 @@ use tokio_rustls::server::TlsStream;
 use crate::audit::AuditSink;
 use crate::auth::Access;
 use crate::expressions::ByAccess;
+use crate::flow::Flow;
 use crate::guard::WriteGuard;
 use crate::handler::{self, Api, Connection};
 use crate::health::{Health, HealthCheck};
@@ -27,6 +28,7 @@ use crate::metrics::{Gauge, Metrics, MoreMetrics};
 use crate::openapi::OpenApi;
 use crate::pki::{Pki, PkiError};
 use crate::served::Newest;
+use crate::timetravel::Timeline;
 use crate::tls::{ALPN_H2, Verifier};
 
 /// hyper's defaults stall client-go; these are upstream's.
@@ -39,6 +41,8 @@ const MAX_HEADER_BYTES: usize = 128 * 1024;
 /// How much of one answer may wait in a connection's buffer.
 const SEND_BUFFER_BYTES: usize = 1024 * 1024;
 const MAX_CONNECTIONS: i64 = 16_384;
+/// Upstream's 400 that read and 200 that write.
+const MAX_IN_FLIGHT: u32 = 600;
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Also how long an idle HTTP/1.1 connection is kept.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(120);
@@ -62,6 +66,8 @@ pub struct ServerConfig {
     pub live: Vec<HealthCheck>,
     pub ready: Vec<HealthCheck>,
     pub audit: Option<Arc<dyn AuditSink>>,
+    /// Requests that run at the same time, shared out among the priority levels; watches that have begun are not among them.
+    pub max_in_flight: u32,
     /// Shown in `/metrics` besides the server's own.
     pub more_metrics: MoreMetrics,
 }
@@ -76,6 +82,7 @@ impl ServerConfig {
             live: Vec::new(),
             ready: Vec::new(),
             audit: None,
+            max_in_flight: MAX_IN_FLIGHT,
             more_metrics: MoreMetrics::default(),
         }
     }
@@ -126,7 +133,17 @@ impl Server {
         let stopping = Arc::new(AtomicBool::new(false));
         let by = ByAccess(config.access.clone());
         config.registry.set_authorizer(Arc::new(by));
+        let flow = Flow::start(&config.registry, config.max_in_flight).await;
+        let source = Arc::downgrade(&flow);
+        config.more_metrics.add(move || {
+            source
+                .upgrade()
+                .map(|flow| flow.metrics())
+                .unwrap_or_default()
+        });
         let api = Api {
+            flow,
+            timeline: Timeline::start(&config.registry),
             newest: Newest::new(&config.registry.kinds()),
             registry: config.registry,
             access: config.access,

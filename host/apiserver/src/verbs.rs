@@ -19,6 +19,7 @@ use crate::outgoing::{GZIP_FROM_BYTES, ListBody, Outgoing};
 use crate::query::{PatchForm, WriteOptions};
 use crate::respond::{self, Answer};
 use crate::route::{ResourcePath, Verb, name_problem};
+use crate::timetravel::{self, Got};
 use crate::{connect, reviews, watching};
 
 /// Kinds whose delete answers the object that is gone, where others answer a Status.
@@ -268,6 +269,11 @@ async fn carry_out(
     match verb {
         Verb::Get => {
             let context = reading(call);
+            match timetravel::get(call, &target)? {
+                Some(Got::Object(object)) => return out.object(200, &object, &context),
+                Some(Got::Diff(diff)) => return Ok(out.value(200, &diff, &context)),
+                None => {}
+            }
             let version = call.query.get("resourceVersion").unwrap_or("");
             let object = call.api.registry.get(&context, &target, version).await?;
             out.object(200, &object, &context)
@@ -277,7 +283,7 @@ async fn carry_out(
             let list = call
                 .api
                 .registry
-                .list(&context, &target, &call.query.list_options()?)
+                .list(&context, &target, &timetravel::list_options(call)?)
                 .await?;
             out.list(list, &context)
         }

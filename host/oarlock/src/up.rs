@@ -79,6 +79,12 @@ pub struct Up {
     /// How long history is kept for watches and lists at a revision, in seconds
     #[arg(long, default_value_t = 300, value_name = "SECONDS")]
     history: u64,
+    /// How many requests that read may run at the same time; priority levels share out the sum of this and the next
+    #[arg(long, default_value_t = 400, value_name = "N")]
+    max_requests_inflight: u32,
+    /// How many requests that write may run at the same time
+    #[arg(long, default_value_t = 200, value_name = "N")]
+    max_mutating_requests_inflight: u32,
 }
 
 impl Up {
@@ -163,6 +169,9 @@ impl Up {
         let ca = pki.ca_pem().to_owned();
         let mut server = ServerConfig::new(self.listen, Arc::clone(&registry), Arc::clone(&pki));
         server.access.anonymous = self.anonymous_auth;
+        server.max_in_flight = self
+            .max_requests_inflight
+            .saturating_add(self.max_mutating_requests_inflight);
         let keys = KeyRing::ensure(&dir, jiff::Timestamp::now())
             .context("cannot make keys for service accounts' tokens")?;
         let accounts = ServiceAccounts::new(Arc::clone(&registry), keys);

@@ -136,6 +136,15 @@ impl Registry {
         }
     }
 
+    /// An object as it was at a revision.
+    pub fn get_as_of(&self, target: &Target, revision: Revision) -> ApiResult<Stored> {
+        let record = self.store().get_at(&keys::key_of(target), revision);
+        match record.map_err(errors::list_read)? {
+            Some(record) => shown(&target.row, &record.value, record.modified),
+            None => Err(errors::not_found(target)),
+        }
+    }
+
     /// An object as it is now, at the cost of a look-up, for who cannot wait.
     pub fn peek(&self, row: &Arc<Row>, namespace: &str, name: &str) -> Option<Stored> {
         self.read(&Target::new(row, namespace, name)).ok()

@@ -4,6 +4,8 @@
 
 mod certificates;
 mod harness;
+mod hostile;
+mod travel;
 
 use std::io::Read as _;
 
