@@ -1,5 +1,7 @@
 //! Label and field selectors: the text forms of query parameters, and the object form of `LabelSelector`.
 
+mod parse;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -63,19 +65,7 @@ impl LabelSelector {
                 "selector is longer than {MAX_SELECTOR_BYTES} bytes"
             )));
         }
-        let mut requirements = Vec::new();
-        for part in split_outside_parentheses(text) {
-            let part = part.trim();
-            if part.is_empty() {
-                if text.trim().is_empty() {
-                    continue;
-                }
-                return Err(SelectorError(
-                    "found ',', expected: !, identifier, or 'end of string'".to_owned(),
-                ));
-            }
-            requirements.push(parse_requirement(part)?);
-        }
+        let mut requirements = parse::requirements(text)?;
         requirements.sort_by(|a: &Requirement, b| a.key.cmp(&b.key));
         Ok(Self { requirements })
     }
@@ -154,108 +144,23 @@ struct ExpressionSpec {
     values: Option<Vec<String>>,
 }
 
-fn split_outside_parentheses(text: &str) -> Vec<&str> {
-    let mut parts = Vec::new();
-    let (mut depth, mut start) = (0usize, 0usize);
-    for (at, byte) in text.bytes().enumerate() {
-        match byte {
-            b'(' => depth += 1,
-            b')' => depth = depth.saturating_sub(1),
-            b',' if depth == 0 => {
-                parts.push(&text[start..at]);
-                start = at + 1;
-            }
-            _ => {}
-        }
-    }
-    parts.push(&text[start..]);
-    parts
-}
-
-fn parse_requirement(part: &str) -> Result<Requirement, SelectorError> {
-    let bad = || {
-        SelectorError(format!(
-            "unable to parse requirement: {part:?} is not a valid selector requirement"
-        ))
-    };
-    let make = |key: &str, operator| {
-        let key = key.trim();
-        check_key(key)?;
-        Ok(Requirement {
-            key: key.to_owned(),
-            operator,
-        })
-    };
-    let single = |value: &str| -> Result<Vec<String>, SelectorError> {
-        let value = value.trim();
-        check_value(value)?;
-        Ok(vec![value.to_owned()])
-    };
-    if let Some(key) = part.strip_prefix('!') {
-        return make(key, Operator::DoesNotExist);
-    }
-    if let Some(open) = part.find('(') {
-        let list = part[open + 1..]
-            .trim_end()
-            .strip_suffix(')')
-            .ok_or_else(bad)?;
-        let mut words = part[..open].split_whitespace();
-        let (key, word) = (words.next().ok_or_else(bad)?, words.next().ok_or_else(bad)?);
-        if words.next().is_some() {
-            return Err(bad());
-        }
-        let mut values: Vec<String> = list.split(',').map(|v| v.trim().to_owned()).collect();
-        values.iter().try_for_each(|v| check_value(v))?;
-        values.sort();
-        values.dedup();
-        return match word {
-            "in" => make(key, Operator::In(values)),
-            "notin" => make(key, Operator::NotIn(values)),
-            _ => Err(bad()),
-        };
-    }
-    if let Some((key, value)) = part.split_once("!=") {
-        return make(key, Operator::NotIn(single(value)?));
-    }
-    if let Some((key, value)) = part.split_once('=') {
-        return make(
-            key,
-            Operator::In(single(value.strip_prefix('=').unwrap_or(value))?),
-        );
-    }
-    for (sign, more) in [('>', true), ('<', false)] {
-        if let Some((key, value)) = part.split_once(sign) {
-            let bound = value.trim().parse().map_err(|_| bad())?;
-            return make(
-                key,
-                if more {
-                    Operator::GreaterThan(bound)
-                } else {
-                    Operator::LessThan(bound)
-                },
-            );
-        }
-    }
-    make(part, Operator::Exists)
-}
-
 fn check_key(key: &str) -> Result<(), SelectorError> {
     if is_qualified_name(key) {
         return Ok(());
     }
     Err(SelectorError(format!(
-        "unable to parse requirement: key: Invalid value: {key:?}: name part must consist of alphanumeric characters, \
+        "key: Invalid value: {key:?}: name part must consist of alphanumeric characters, \
          '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or \
          '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')"
     )))
 }
 
-fn check_value(value: &str) -> Result<(), SelectorError> {
+fn check_value(key: &str, at: usize, value: &str) -> Result<(), SelectorError> {
     if is_label_value(value) {
         return Ok(());
     }
     Err(SelectorError(format!(
-        "unable to parse requirement: values[0][key]: Invalid value: {value:?}: a valid label must be an empty string \
+        "values[{at}][{key}]: Invalid value: {value:?}: a valid label must be an empty string \
          or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character \
          (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is \
          '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')"
