@@ -4,7 +4,7 @@
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use oarlock_kinds::{Column, Columns, Row};
+use oarlock_kinds::{Column, Columns, Row, protobuf};
 use oarlock_model::ApiError;
 use oarlock_registry::{EventType, List, Stored, WatchItem};
 use serde_json::Value;
@@ -12,14 +12,16 @@ use std::io::Write as _;
 use std::sync::{Arc, OnceLock};
 
 use crate::failure::Failure;
-use crate::negotiate::{MetaVersion, Shape};
-use crate::scan;
+use crate::negotiate::{Format, MetaVersion, Shape};
+use crate::{respond, scan};
 
 /// Room for the text around an object.
 const SLACK: usize = 96;
 /// Memo slots of a store event that hold our frames.
 const MEMO_OBJECT: usize = 0;
 const MEMO_METADATA: usize = 1;
+/// These two in protobuf stand behind those in JSON.
+const MEMO_PROTOBUF: usize = 2;
 
 /// What a Table row carries of its object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -145,6 +147,37 @@ impl ItemForm {
         out.extend_from_slice(b",\"items\":");
         out.extend_from_slice(self.list_start(list.items.is_empty()));
         Ok(())
+    }
+
+    /// A list in protobuf. Its length stands in front, so it is put together as a whole.
+    pub fn binary_list(&self, list: &List) -> Result<Vec<u8>, Failure> {
+        let own = self.row.api_version();
+        let (version, item, kind) = match self.shape {
+            Shape::Object => (&*own, &*self.row.kind, &*self.row.list_kind),
+            Shape::MetadataList(version) => (
+                version.api_version(),
+                "PartialObjectMetadata",
+                "PartialObjectMetadataList",
+            ),
+            Shape::Metadata(_) => return Err(a_list(&self.row)),
+            Shape::Table(_) => return Err(Failure::not_acceptable()),
+        };
+        let mut text = Vec::new();
+        let parsed = |text: &[u8]| serde_json::from_slice(text).map_err(ApiError::internal);
+        write_list_meta(
+            &mut text,
+            &list.revision.to_string(),
+            &list.continue_token,
+            list.remaining,
+        );
+        let mut out = protobuf::ListEncoder::new(version, item, &parsed(&text)?)
+            .ok_or_else(Failure::not_acceptable)?;
+        for object in &list.items {
+            text.clear();
+            self.write_item(&mut text, object);
+            out.push(&parsed(&text)?);
+        }
+        Ok(out.finish(version, kind))
     }
 
     /// Whether an empty list is null and not `[]`: upstream's list of partial objects, and its Table of kinds that it has no
@@ -390,15 +423,21 @@ fn write_table_head(
 #[derive(Debug)]
 pub(crate) struct Framer {
     form: ItemForm,
+    format: Format,
     columns_sent: bool,
 }
 
 impl Framer {
-    pub fn new(form: ItemForm) -> Self {
+    pub fn new(form: ItemForm, format: Format) -> Self {
         Self {
             form,
+            format,
             columns_sent: false,
         }
+    }
+
+    pub fn format(&self) -> Format {
+        self.format
     }
 
     /// The frame of one event. Frames of plain objects are made once per event, whoever watches.
@@ -410,6 +449,10 @@ impl Framer {
                 MEMO_METADATA
             }
             _ => return self.make(item),
+        };
+        let slot = match self.format {
+            Format::Protobuf => MEMO_PROTOBUF + slot,
+            _ => slot,
         };
         match item
             .event
@@ -430,11 +473,19 @@ impl Framer {
             EventType::Deleted => "DELETED",
             EventType::Bookmark { .. } => "BOOKMARK",
         };
-        push(&mut out, &["{\"type\":\"", name, "\",\"object\":"]);
+        let binary = self.format == Format::Protobuf;
+        if !binary {
+            push(&mut out, &["{\"type\":\"", name, "\",\"object\":"]);
+        }
         if let EventType::Bookmark { initial_end } = item.kind {
             self.write_bookmark(&mut out, item.object.revision, initial_end);
         } else {
             self.write_object(&mut out, &item.object);
+        }
+        if binary {
+            // What has no message was not negotiated; an event is never left out.
+            let object = respond::binary(&out).unwrap_or_default();
+            return Bytes::from(protobuf::event(name, &object));
         }
         out.extend_from_slice(b"}\n");
         Bytes::from(out)
@@ -492,7 +543,11 @@ impl Framer {
 }
 
 /// The frame that ends a watch with an error.
-pub(crate) fn error_frame(error: &ApiError) -> Bytes {
+pub(crate) fn error_frame(error: &ApiError, format: Format) -> Bytes {
+    if format == Format::Protobuf {
+        let status = protobuf::encode(&error.to_status()).unwrap_or_default();
+        return Bytes::from(protobuf::event("ERROR", &status));
+    }
     let mut out = b"{\"type\":\"ERROR\",\"object\":".to_vec();
     write_json(&mut out, &error.to_status());
     out.extend_from_slice(b"}\n");

@@ -54,6 +54,13 @@ impl Failure {
         ApiError::new(Reason::NotAcceptable, text).into()
     }
 
+    /// A watch is asked for in a format without frames.
+    pub fn not_a_stream() -> Self {
+        let text = "only the following media types are accepted: application/json;stream=watch, \
+                    application/vnd.kubernetes.protobuf;stream=watch";
+        ApiError::new(Reason::NotAcceptable, text).into()
+    }
+
     pub fn too_large(limit: usize) -> Self {
         ApiError::new(
             Reason::RequestEntityTooLarge,

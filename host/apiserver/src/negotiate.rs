@@ -1,8 +1,8 @@
 //! Which representation to answer in, and which one a body is in.
 //!
 //! Two checks follow one another, as upstream: the route's list of media types (a 406 of its own form), then the server's
-//! own choice with type parameters (`as=Table`). Protobuf is read but not written: it is named in both lists, and
-//! who asks for nothing else is refused.
+//! own choice with type parameters (`as=Table`). Protobuf is for kinds that have a message (custom resources have none) and for
+//! partial objects; a Table is never written in it.
 
 use http::HeaderMap;
 use http::header::{ACCEPT, CONTENT_TYPE};
@@ -21,6 +21,7 @@ pub(crate) enum Format {
     #[default]
     Json,
     Yaml,
+    Protobuf,
 }
 
 impl Format {
@@ -28,6 +29,16 @@ impl Format {
         match self {
             Self::Json => JSON,
             Self::Yaml => YAML,
+            Self::Protobuf => PROTOBUF,
+        }
+    }
+
+    /// The content type of a watch; `None`: the format has no frames.
+    pub fn stream_type(self) -> Option<&'static str> {
+        match self {
+            Self::Json => Some(JSON),
+            Self::Yaml => None,
+            Self::Protobuf => Some("application/vnd.kubernetes.protobuf;stream=watch"),
         }
     }
 }
@@ -65,8 +76,12 @@ pub(crate) struct Wanted {
     pub pretty: bool,
 }
 
-/// `collection`: the route also offers watch streams.
-pub(crate) fn response(headers: &HeaderMap, collection: bool) -> Result<Wanted, Failure> {
+/// `collection`: the route also offers watch streams. `protobuf`: whole objects can be written in it.
+pub(crate) fn response(
+    headers: &HeaderMap,
+    collection: bool,
+    protobuf: bool,
+) -> Result<Wanted, Failure> {
     let mut values = headers.get_all(ACCEPT).iter();
     let Some(first) = values.next() else {
         return Ok(Wanted::default());
@@ -80,17 +95,17 @@ pub(crate) fn response(headers: &HeaderMap, collection: bool) -> Result<Wanted, 
         text.push(',');
         text.push_str(&String::from_utf8_lossy(value.as_bytes()));
     }
-    choose(&text, collection)
+    choose(&text, collection, protobuf)
 }
 
 /// Like [`response`], falling back to JSON: for errors.
 pub(crate) fn format_of_error(headers: &HeaderMap) -> Format {
-    response(headers, true)
+    response(headers, true, true)
         .map(|wanted| wanted.format)
         .unwrap_or_default()
 }
 
-fn choose(accept: &str, collection: bool) -> Result<Wanted, Failure> {
+fn choose(accept: &str, collection: bool, protobuf: bool) -> Result<Wanted, Failure> {
     let known = |media: &str| matches!(media, JSON | YAML | PROTOBUF | "*/*" | "");
     if !accept.split(',').any(|clause| known(media_type(clause))) {
         let stream = if collection {
@@ -112,7 +127,7 @@ fn choose(accept: &str, collection: bool) -> Result<Wanted, Failure> {
     clauses
         .iter()
         .filter(|(_, q)| *q > 0.0)
-        .find_map(|(clause, _)| accepted(clause))
+        .find_map(|(clause, _)| accepted(clause, protobuf))
         .ok_or_else(Failure::not_acceptable)
 }
 
@@ -134,10 +149,11 @@ fn quality(clause: &str) -> f32 {
         .unwrap_or(1.0)
 }
 
-fn accepted(clause: &str) -> Option<Wanted> {
+fn accepted(clause: &str, protobuf: bool) -> Option<Wanted> {
     let format = match media_type(clause) {
         JSON | "application/*" | "*/*" | "" => Format::Json,
         YAML => Format::Yaml,
+        PROTOBUF => Format::Protobuf,
         _ => return None,
     };
     let (mut kind, mut group, mut version, mut pretty) = ("", "", "", false);
@@ -166,6 +182,11 @@ fn accepted(clause: &str) -> Option<Wanted> {
             _ => return None,
         }
     };
+    match (format, shape) {
+        (Format::Protobuf, Shape::Table(_)) => return None,
+        (Format::Protobuf, Shape::Object) if !protobuf => return None,
+        _ => {}
+    }
     Some(Wanted {
         format,
         shape,
@@ -286,7 +307,9 @@ mod tests {
     fn accepts() {
         use {Format::*, MetaVersion::*, Shape::*};
         let check = |accept: &str, expect: Option<(Format, Shape)>| {
-            let got = choose(accept, false).ok().map(|w| (w.format, w.shape));
+            let got = choose(accept, false, false)
+                .ok()
+                .map(|w| (w.format, w.shape));
             assert_eq!(got, expect, "{accept}");
         };
         check("application/json", Some((Json, Object)));
@@ -319,6 +342,16 @@ mod tests {
         );
         check("application/xml, application/json", Some((Json, Object)));
         check("application/*", None);
+        check(
+            "application/vnd.kubernetes.protobuf;as=PartialObjectMetadata;g=meta.k8s.io;v=v1",
+            Some((Protobuf, Metadata(V1))),
+        );
+        check(
+            "application/vnd.kubernetes.protobuf;as=Table;g=meta.k8s.io;v=v1",
+            None,
+        );
+        let both = "application/vnd.kubernetes.protobuf,application/json";
+        assert_eq!(choose(both, false, true).unwrap().format, Protobuf);
         check("*/*;q=0.1", Some((Json, Object)));
         check("image/png", None);
         check("application/json;stream=watch", Some((Json, Object)));
@@ -327,7 +360,11 @@ mod tests {
     #[test]
     fn the_two_refusals_read_differently() {
         let text = |accept: &str, collection| {
-            choose(accept, collection).unwrap_err().body().unwrap()["message"].clone()
+            choose(accept, collection, true)
+                .unwrap_err()
+                .body()
+                .unwrap()["message"]
+                .clone()
         };
         assert_eq!(
             text("image/png", false),

@@ -5,6 +5,7 @@ use http::header::{
     CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, ETAG, RETRY_AFTER, VARY, WARNING,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
+use oarlock_kinds::protobuf;
 use serde_json::Value;
 
 use crate::failure::Failure;
@@ -42,10 +43,16 @@ pub(crate) fn text(code: u16, body: impl Into<Bytes>) -> Answer {
 
 /// JSON text as it is, or turned into what was asked for.
 pub(crate) fn json(code: u16, text: Vec<u8>, format: Format, pretty: bool) -> Answer {
+    if format == Format::Protobuf {
+        return match binary(&text) {
+            Some(bytes) => answer(code, format.content_type(), Outgoing::whole(bytes)),
+            None => failure(&Failure::not_acceptable(), &HeaderMap::new()),
+        };
+    }
     let text = match (format, pretty) {
         (Format::Json, false) => text,
         (Format::Json, true) => prettified(&text).unwrap_or(text),
-        (Format::Yaml, _) => yaml(&text).unwrap_or(text),
+        (Format::Yaml | Format::Protobuf, _) => yaml(&text).unwrap_or(text),
     };
     answer(code, format.content_type(), Outgoing::whole(text))
 }
@@ -54,6 +61,11 @@ pub(crate) fn value(code: u16, value: &Value, format: Format, pretty: bool) -> A
     let mut text = value.to_string().into_bytes();
     text.push(b'\n');
     json(code, text, format, pretty)
+}
+
+/// The object in a JSON text in protobuf.
+pub(crate) fn binary(text: &[u8]) -> Option<Vec<u8>> {
+    protobuf::encode(&serde_json::from_slice(text).ok()?)
 }
 
 /// Compresses a whole answer that is large, for a caller who takes gzip.

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use hyper::body::Incoming;
-use oarlock_kinds::Row;
+use oarlock_kinds::{Row, protobuf};
 use oarlock_model::selector::FieldRequirement;
 use oarlock_model::{ApiError, Reason};
 use oarlock_registry::{Context, Deleted, List, PatchKind, Stored, Target};
 use serde_json::{Value, json};
 
 use crate::body;
-use crate::encode::{IncludeObject, ItemForm, metadata_text, scale_columns};
+use crate::encode::{Framer, IncludeObject, ItemForm, metadata_text, scale_columns};
 use crate::failure::Failure;
 use crate::handler::Call;
 use crate::metrics::Gauge;
@@ -157,7 +157,13 @@ fn form(
     subresource: &str,
     collection: bool,
 ) -> Result<(Wanted, ItemForm), Failure> {
-    let mut wanted = negotiate::response(call.headers, collection)?;
+    let kind = match row.subresource(subresource) {
+        Some(sub) => &sub.kind.kind,
+        None => &row.kind,
+    };
+    let binary = row.custom.is_none()
+        && (!subresource.is_empty() || protobuf::is_known(&row.api_version(), kind));
+    let mut wanted = negotiate::response(call.headers, collection, binary)?;
     let include = match wanted.shape {
         Shape::Table(_) => IncludeObject::parse(call.query.get("includeObject"))?,
         _ => IncludeObject::default(),
@@ -338,7 +344,11 @@ pub(crate) async fn watch(
         },
         Verb::Watch,
     )?;
-    let (_, form) = form(call, row, "", true)?;
+    let (wanted, form) = form(call, row, "", true)?;
+    let content_type = wanted
+        .format
+        .stream_type()
+        .ok_or_else(Failure::not_a_stream)?;
     let mut options = call.query.watch_options()?;
     if at.watch_prefix && !at.name.is_empty() {
         let field = "metadata.name".to_owned();
@@ -358,17 +368,13 @@ pub(crate) async fn watch(
     let api = call.api;
     let body = watching::body(
         stream,
-        form,
+        Framer::new(form, wanted.format),
         lifetime,
         api.stopping.clone(),
         &api.metrics,
         gauge,
     );
-    Ok(respond::answer(
-        200,
-        Format::Json.content_type(),
-        Outgoing::Stream(body),
-    ))
+    Ok(respond::answer(200, content_type, Outgoing::Stream(body)))
 }
 
 async fn create(out: Out<'_>, target: &Target, body: Incoming) -> Result<Answer, Failure> {
@@ -532,6 +538,12 @@ impl Out<'_> {
     }
 
     fn list(&self, list: List, context: &Context) -> Result<Answer, Failure> {
+        if self.wanted.format == Format::Protobuf {
+            let bytes = self.form.binary_list(&list)?;
+            let answer =
+                respond::answer(200, Format::Protobuf.content_type(), Outgoing::whole(bytes));
+            return Ok(self.finish(respond::compressed(answer, self.call.headers), context));
+        }
         let mut head = Vec::with_capacity(512);
         self.form.write_list_head(&mut head, &list)?;
         let size: usize = list.items.iter().map(|item| item.json.len()).sum();

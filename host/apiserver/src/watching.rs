@@ -16,7 +16,7 @@ use oarlock_registry::{WatchItem, WatchStream};
 use tokio::sync::watch;
 use tokio::time::Sleep;
 
-use crate::encode::{Framer, ItemForm, error_frame};
+use crate::encode::{Framer, error_frame};
 use crate::metrics::{Gauge, Metrics};
 use crate::outgoing::CHUNK_BYTES;
 
@@ -49,7 +49,7 @@ struct Watching {
 /// The body of a watch.
 pub(crate) fn body(
     stream: WatchStream,
-    form: ItemForm,
+    framer: Framer,
     lifetime: Duration,
     stopping: watch::Receiver<bool>,
     metrics: &Arc<Metrics>,
@@ -57,7 +57,7 @@ pub(crate) fn body(
 ) -> Pin<Box<dyn Stream<Item = Bytes> + Send>> {
     let state = Watching {
         stream,
-        framer: Framer::new(form),
+        framer,
         deadline: Box::pin(tokio::time::sleep(lifetime)),
         stopping,
         rest: VecDeque::new(),
@@ -83,7 +83,7 @@ impl Watching {
                     Ok(items) => self.rest = items.into(),
                     Err(error) => {
                         self.ended = true;
-                        return Some(error_frame(&error));
+                        return Some(error_frame(&error, self.framer.format()));
                     }
                 },
                 () = &mut self.deadline => {

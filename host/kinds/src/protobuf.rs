@@ -1,10 +1,12 @@
-//! Bodies in `application/vnd.kubernetes.protobuf`: decoded by a table of field numbers into the JSON tree that the same object
-//! has as JSON. Typed clients of Go send built-in kinds this way.
+//! Kubernetes' protobuf: the table of field numbers, and bodies decoded by it into the JSON tree that the same object has as
+//! JSON. Typed clients of Go send built-in kinds this way. `encode` is the way out.
 //!
 //! Wire format: four bytes `k8s\0`, then a `runtime.Unknown` whose `raw` is the message of the kind that its `typeMeta` names.
 //! Source: kubernetes.io/docs/reference/using-api/api-concepts (protobuf encoding).
 
-use std::collections::HashMap;
+mod encode;
+
+use std::collections::{BTreeMap, HashMap};
 use std::sync::OnceLock;
 
 use base64::Engine as _;
@@ -12,6 +14,8 @@ use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 use oarlock_model::time::{format_micro_time, format_time};
 use serde_json::{Map, Number, Value};
+
+pub use encode::{ListEncoder, encode, event, is_known};
 
 const MAGIC: &[u8] = b"k8s\0";
 const MAX_DEPTH: usize = 64;
@@ -65,7 +69,7 @@ enum Shape {
     Inline,
 }
 
-type Message = HashMap<u64, Field>;
+type Message = BTreeMap<u64, Field>;
 
 fn table() -> &'static HashMap<&'static str, Message> {
     static TABLE: OnceLock<HashMap<&'static str, Message>> = OnceLock::new();
@@ -265,8 +269,17 @@ fn text(bytes: &[u8]) -> Result<String, ProtobufError> {
     String::from_utf8(bytes.to_vec()).map_err(|_| ProtobufError::Text)
 }
 
+/// Messages that are a list of texts in JSON.
+fn is_text_list(name: &str) -> bool {
+    name.ends_with(".ExtraValue") || name.ends_with(".Verbs")
+}
+
 /// Messages that are something else than an object in JSON.
 fn special(name: &str, fields: &Map<String, Value>) -> Option<Value> {
+    if is_text_list(name) {
+        let items = fields.get("items").cloned();
+        return Some(items.unwrap_or_else(|| Value::Array(Vec::new())));
+    }
     let integer = |field: &str| fields.get(field).and_then(Value::as_i64);
     let string = |field: &str| fields.get(field).and_then(Value::as_str);
     let time = |format: fn(Timestamp) -> String| {
