@@ -142,3 +142,67 @@ async fn what_cannot_be_evaluated_may_be_ignored() {
         .await
         .unwrap();
 }
+
+#[tokio::test]
+async fn mutations_follow_one_another() {
+    let house = House::new().await;
+    policy(
+        &house,
+        "mutating",
+        json!({
+            "matchConditions": [{"name": "a", "expression": "request.operation == 'CREATE'"}],
+            "variables": [{"name": "n", "expression": "object.metadata.name + '-x'"}],
+            "mutations": [
+                {"patchType": "ApplyConfiguration", "applyConfiguration": {"expression":
+                    "Object{metadata: Object.metadata{labels: {'name': variables.n}}, data: {'one': '1'}}"}},
+                {"patchType": "JSONPatch", "jsonPatch": {"expression":
+                    "[JSONPatch{op: 'add', path: '/data/' + jsonpatch.escapeKey('two'), value: object.data.one + '2'}]"}},
+            ],
+        }),
+        json!({}),
+    )
+    .await;
+    let made = house
+        .create("", "configmaps", config_map("m", json!({"a": "b"})))
+        .await
+        .unwrap();
+    assert_eq!(made["data"], json!({"a": "b", "one": "1", "two": "12"}));
+    assert_eq!(made["metadata"]["labels"], json!({"name": "m-x"}));
+    let changed = house
+        .merge("configmaps", "m", json!({"data": {"two": "3"}}))
+        .await
+        .unwrap();
+    assert_eq!(changed["data"]["two"], "3");
+}
+
+#[tokio::test]
+async fn a_mutation_that_does_not_fit_refuses() {
+    let house = House::new().await;
+    policy(
+        &house,
+        "mutating",
+        json!({"mutations": [
+            {"patchType": "ApplyConfiguration", "applyConfiguration": {"expression": "Object{data: 1}"}},
+            {"patchType": "ApplyConfiguration", "applyConfiguration": {"expression": "Object{data: {'a': object.data.nope}}"}},
+        ]}),
+        json!({}),
+    )
+    .await;
+    let error = house
+        .create("", "configmaps", config_map("m", json!({"a": "b"})))
+        .await
+        .unwrap_err();
+    assert_eq!(
+        (error.code(), error.reason.as_str(), error.causes.len()),
+        (403, "Invalid", 2)
+    );
+    assert!(
+        error
+            .message
+            .starts_with("policy 'p' with binding 'p' denied request: error applying patch: ")
+    );
+    assert_eq!(
+        error.causes[1].message,
+        "policy 'p' with binding 'p' denied request: expression 'Object{data: {'a': object.data.nope}}' resulted in error: no such key: nope"
+    );
+}

@@ -1,5 +1,6 @@
 //! Expressions in objects of built-in kinds: where each stands and what it may name. The one place that compiles them.
 
+use oarlock_cel::policy::{self, Part};
 use serde_json::Value;
 
 use super::path::{Causes, Path};
@@ -35,14 +36,34 @@ pub enum Purpose<'a> {
     Device,
 }
 
-/// Says what is wrong with an expression that is there. `stored`: it was in the object before, so it is taken as it is.
+/// Says what is wrong with an expression that is there. (Upstream takes a stored expression with a newer compiler; there is
+/// one compiler here, so it makes no difference whether it was there before.)
 pub fn check(
-    _out: &mut Causes,
-    _at: &Path<'_>,
-    _expression: &str,
-    _purpose: Purpose<'_>,
+    out: &mut Causes,
+    at: &Path<'_>,
+    expression: &str,
+    purpose: Purpose<'_>,
     _stored: bool,
 ) {
+    if let Err(why) = compile(expression, purpose) {
+        at.invalid_text(out, expression, &why);
+    }
+}
+
+fn compile(expression: &str, purpose: Purpose<'_>) -> Result<(), String> {
+    let (spec, part) = match purpose {
+        Purpose::MatchCondition { policy } => {
+            (policy.unwrap_or(&Value::Null), Part::MatchCondition)
+        }
+        Purpose::Variable { policy, index } => (policy, Part::Variable(index)),
+        Purpose::Validation { policy } => (policy, Part::Validation),
+        Purpose::Message { policy } => (policy, Part::Message),
+        Purpose::AuditAnnotation { policy } => (policy, Part::AuditAnnotation),
+        Purpose::ApplyConfiguration { policy } => (policy, Part::ApplyConfiguration),
+        Purpose::JsonPatch { policy } => (policy, Part::JsonPatch),
+        Purpose::Device => return policy::compile_device(expression).map(drop),
+    };
+    policy::compile_part(spec, part, expression).map(drop)
 }
 
 /// A name that an expression can use.
