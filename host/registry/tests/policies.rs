@@ -23,9 +23,14 @@ async fn policy(house: &House, kind: &str, of: Value, binding: Value) {
             "mutatingadmissionpolicybindings",
         ),
     };
+    // A mutating policy has nothing to change of what goes.
+    let operations = match kind {
+        "validating" => json!(["CREATE", "UPDATE", "DELETE"]),
+        _ => json!(["CREATE", "UPDATE"]),
+    };
     let mut spec = json!({
         "matchConstraints": {"resourceRules": [{
-            "apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE", "UPDATE", "DELETE"], "resources": ["configmaps"],
+            "apiGroups": [""], "apiVersions": ["v1"], "operations": operations, "resources": ["configmaps"],
         }]},
         "failurePolicy": "Fail",
         "reinvocationPolicy": "Never",
