@@ -615,3 +615,136 @@ mod policies {
         );
     }
 }
+
+/// No source text makes the compiler panic, overflow its stack or run away.
+mod any_text {
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    fn compile(text: &str) -> Result<Program, String> {
+        let env = Env::new().with_variable("object", Type::Dyn);
+        let began = Instant::now();
+        let made = Program::compile(text, &env).map_err(|e| e.to_string());
+        let start: String = text.chars().take(40).collect();
+        assert!(
+            began.elapsed() < Duration::from_secs(20),
+            "{start} took {:?}",
+            began.elapsed()
+        );
+        made
+    }
+
+    #[test]
+    fn deep_nesting_is_refused_or_compiled() {
+        let around = |open: &str, inner: &str, close: &str, n: usize| {
+            format!("{}{inner}{}", open.repeat(n), close.repeat(n))
+        };
+        for n in [10, 100, 1_000, 10_000] {
+            let _ = compile(&around("(", "1", ")", n));
+            let _ = compile(&around("[", "", "]", n));
+            let _ = compile(&around("{1:", "1", "}", n));
+            let _ = compile(&around("[", "", "", n));
+            let _ = compile(&around("size(", "''", ")", n));
+            let _ = compile(&around("!", "true", "", n));
+            let _ = compile(&around("-", "1", "", n));
+            let _ = compile(&around("true ? 1 : ", "1", "", n));
+            let _ = compile(&around("object", ".a", "", n));
+            let _ = compile(&around("", "object", ".a", n));
+            let _ = compile(&around("", "object", "[0]", n));
+            let _ = compile(&around("", "1", " + 1", n));
+            let _ = compile(&around("", "true", " && true", n));
+            let _ = compile(&around("[1].map(x, ", "1", ")", n));
+            let _ = compile(&around("r'(", "", ")'", n));
+        }
+    }
+
+    #[test]
+    fn huge_texts_and_literals_are_refused_or_compiled() {
+        assert!(compile(&format!("'{}' != ''", "x".repeat(90_000))).is_ok());
+        let wrong = compile(&format!("'{}'", "x".repeat(100_000))).unwrap_err();
+        assert!(
+            wrong.contains("expression code point size exceeds limit: size: 100002, limit 100000")
+        );
+        for text in [
+            "9".repeat(5_000),
+            format!("0x{}", "f".repeat(5_000)),
+            format!("1e{}", "9".repeat(50)),
+            format!("[{}]", "1,".repeat(10_000)),
+            "\\".repeat(1_000),
+            "'\\".to_owned(),
+            "\u{0}\u{feff}\u{10ffff}".to_owned(),
+        ] {
+            let _ = compile(&text);
+        }
+    }
+
+    /// Texts put together of words of the language by a generator of fixed seed.
+    #[test]
+    fn word_salad_is_refused_or_compiled() {
+        const WORDS: [&str; 48] = [
+            "object",
+            ".a",
+            ".?a",
+            "[",
+            "]",
+            "[?",
+            "(",
+            ")",
+            "{",
+            "}",
+            "?",
+            ":",
+            ",",
+            "+",
+            "-",
+            "*",
+            "/",
+            "%",
+            "==",
+            "!=",
+            "<",
+            "in ",
+            "&&",
+            "||",
+            "!",
+            "1",
+            "2u",
+            "1.5",
+            "0x1",
+            "'s'",
+            "b'\\xff'",
+            "r'\\'",
+            "\"\"\"",
+            "null",
+            "true",
+            ".map(x, x)",
+            ".all(i, v, v)",
+            ".optMap(x, x)",
+            ".sortBy(x, x)",
+            ".transformMap(k, v, v)",
+            "has(",
+            "optional.of(",
+            "Object{",
+            "x",
+            "é",
+            "`a-b`",
+            "//c\n",
+            "\\",
+        ];
+        let mut state = 0x2545_f491_4f6c_dd1d_u64;
+        let mut next = |below: usize| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            usize::try_from(state % below as u64).unwrap()
+        };
+        let mut compiled = 0;
+        for _ in 0..3_000 {
+            let length = 1 + next(10);
+            let text: String = (0..length).map(|_| WORDS[next(WORDS.len())]).collect();
+            compiled += usize::from(compile(&text).is_ok());
+        }
+        assert!(compiled > 10, "some of them make sense: {compiled}");
+    }
+}

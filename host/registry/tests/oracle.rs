@@ -84,15 +84,15 @@ async fn subresources() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn patches() {
-    judge("patches", 520).await;
+    judge("patches", 630).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn crds() {
-    judge("crds", 302).await;
+    judge("crds", 306).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn admission() {
-    judge("admission", 230).await;
+    judge("admission", 285).await;
 }

@@ -23,10 +23,10 @@ async fn policy(house: &House, kind: &str, of: Value, binding: Value) {
             "mutatingadmissionpolicybindings",
         ),
     };
-    let operations: &[&str] = match kind {
-        "validating" => &["CREATE", "UPDATE", "DELETE"],
-        // There is nothing to change of what goes.
-        _ => &["CREATE", "UPDATE"],
+    // A mutating policy has nothing to change of what goes.
+    let operations = match kind {
+        "validating" => json!(["CREATE", "UPDATE", "DELETE"]),
+        _ => json!(["CREATE", "UPDATE"]),
     };
     let mut spec = json!({
         "matchConstraints": {"resourceRules": [{
@@ -147,6 +147,7 @@ async fn what_cannot_be_evaluated_may_be_ignored() {
         .await
         .unwrap();
 }
+
 #[tokio::test]
 async fn mutations_follow_one_another() {
     let house = House::new().await;
