@@ -622,6 +622,7 @@ mod any_text {
 
     use super::*;
 
+    #[expect(clippy::disallowed_methods, reason = "a test's deadline")]
     fn compile(text: &str) -> Result<Program, String> {
         let env = Env::new().with_variable("object", Type::Dyn);
         let began = Instant::now();
