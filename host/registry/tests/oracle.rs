@@ -64,27 +64,27 @@ async fn judge(theme: &str, least: usize) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn deletion() {
-    judge("deletion", 385).await;
+    judge("deletion", 443).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn listing() {
-    judge("listing", 260).await;
+    judge("listing", 311).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn watch() {
-    judge("watch", 225).await;
+    judge("watch", 254).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn subresources() {
-    judge("subresources", 150).await;
+    judge("subresources", 175).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn patches() {
-    judge("patches", 630).await;
+    judge("patches", 643).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -94,5 +94,5 @@ async fn crds() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn admission() {
-    judge("admission", 285).await;
+    judge("admission", 339).await;
 }

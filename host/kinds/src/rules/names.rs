@@ -144,6 +144,23 @@ pub fn is_ip(text: &str) -> bool {
     text.parse::<IpAddr>().is_ok()
 }
 
+/// What is wrong with an address that is none, or is one to lenient readers only.
+pub fn bad_ip(text: &str) -> &'static str {
+    let octets: Vec<&str> = text.split('.').collect();
+    let plain: Vec<&str> = octets
+        .iter()
+        .map(|octet| match octet.trim_start_matches('0') {
+            "" if !octet.is_empty() => "0",
+            rest => rest,
+        })
+        .collect();
+    if plain != octets && is_ip(&plain.join(".")) {
+        "must not have leading 0s"
+    } else {
+        BAD_IP
+    }
+}
+
 /// `10.9.8.0/24`
 pub fn is_cidr(text: &str) -> bool {
     text.split_once('/').is_some_and(|(ip, bits)| {

@@ -9,7 +9,7 @@ use super::affinity;
 use super::container::{Scope, containers};
 use super::metadata::{label_map, label_selector};
 use super::names::{
-    BAD_IP, dns_label, dns_subdomain, is_ip, label_value, qualified_name, search_domain,
+    bad_ip, dns_label, dns_subdomain, is_ip, label_value, qualified_name, search_domain,
 };
 use super::path::{Causes, Path, flag, items, list, some, text};
 use super::resources;
@@ -246,7 +246,7 @@ fn dns_config(out: &mut Causes, spec: &Value, at: &Path<'_>) {
     let list_at = at.field("nameservers");
     for (i, server) in servers.iter().filter_map(Value::as_str).enumerate() {
         if !is_ip(server) {
-            list_at.index(i).invalid_text(out, server, BAD_IP);
+            list_at.index(i).invalid_text(out, server, bad_ip(server));
         }
     }
     let searches = list(config, "searches");
@@ -450,7 +450,8 @@ fn host_aliases(out: &mut Causes, spec: &Value, at: &Path<'_>) {
     for (i, alias) in items(spec, "hostAliases") {
         let at = at.index(i);
         if !is_ip(text(alias, "ip")) {
-            at.field("ip").invalid_text(out, text(alias, "ip"), BAD_IP);
+            at.field("ip")
+                .invalid_text(out, text(alias, "ip"), bad_ip(text(alias, "ip")));
         }
         let list_at = at.field("hostnames");
         for (j, name) in items(alias, "hostnames") {

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use oarlock_model::Cause;
 use serde_json::Value;
 
-use super::names::{BAD_IP, dns_subdomain, is_ip, qualified_name};
+use super::names::{bad_ip, dns_subdomain, is_ip, qualified_name};
 use super::path::{Causes, Path, items, list, some, text};
 
 pub fn update(out: &mut Causes, new: &Value, old: &Value) {
@@ -128,7 +128,7 @@ fn addresses(out: &mut Causes, status: &Value, field: &str, at: &Path<'_>) {
         .map(|ip| text(ip, "ip"))
         .collect();
     for (i, ip) in ips.iter().enumerate().filter(|(_, ip)| !is_ip(ip)) {
-        at.index(i).invalid_text(out, ip, BAD_IP);
+        at.index(i).invalid_text(out, ip, bad_ip(ip));
     }
     if ips.len() < 2 {
         return;

@@ -6,7 +6,7 @@ use oarlock_model::Cause;
 use serde_json::{Value, json};
 
 use super::metadata::{label_map, meta_of, object_meta, object_meta_update, whole_meta_of};
-use super::names::{BAD_CIDR, BAD_IP, dns_label, dns_subdomain, is_cidr, is_ip, qualified_name};
+use super::names::{BAD_CIDR, bad_ip, dns_label, dns_subdomain, is_cidr, is_ip, qualified_name};
 use super::path::{Causes, Path, items, list, some, text};
 use super::probe::port_or_name;
 
@@ -54,7 +54,7 @@ pub fn service(new: &Value, old: Option<&Value>) -> Causes {
         if is_ip(ip) {
             special_ip(out, ip, &at);
         } else {
-            at.invalid_text(out, ip, BAD_IP);
+            at.invalid_text(out, ip, bad_ip(ip));
         }
     }
     if kind.is_empty() {
@@ -227,7 +227,7 @@ pub fn service_addresses(spec: &Value) -> Causes {
             }
         } else if !is_ip(ip) {
             bad = true;
-            ips_at.index(i).invalid_text(out, ip, BAD_IP);
+            ips_at.index(i).invalid_text(out, ip, bad_ip(ip));
         }
     }
     if ips.len() > 2 {
@@ -546,7 +546,7 @@ fn status(out: &mut Causes, service: &Value) {
         let at = list_at.index(i);
         let ip = text(one, "ip");
         if !ip.is_empty() && !is_ip(ip) {
-            at.field("ip").invalid_text(out, ip, BAD_IP);
+            at.field("ip").invalid_text(out, ip, bad_ip(ip));
         }
         let mode_at = at.field("ipMode");
         match some(one, "ipMode").and_then(Value::as_str) {
@@ -618,7 +618,7 @@ pub fn endpoints(new: &Value, old: Option<&Value>) -> Causes {
 fn endpoint_address(out: &mut Causes, address: &Value, at: &Path<'_>) {
     let ip = text(address, "ip");
     if !is_ip(ip) {
-        at.field("ip").invalid_text(out, ip, BAD_IP);
+        at.field("ip").invalid_text(out, ip, bad_ip(ip));
     }
     let host = text(address, "hostname");
     if !host.is_empty() {
