@@ -43,10 +43,12 @@ pub fn binary() -> &'static Path {
             return path.into();
         }
         let test = std::env::current_exe().expect("a test has a path");
+        // target/PROFILE/deps/TEST, or target/PROFILE/oarlock-bench.
         let profile_dir = test
-            .parent()
-            .and_then(Path::parent)
-            .expect("target/PROFILE/deps/TEST");
+            .ancestors()
+            .skip(1)
+            .find(|dir| !dir.ends_with("deps"))
+            .expect("a binary is in a profile's folder");
         let mut build = Command::new(env!("CARGO"));
         build
             .args(["build", "--quiet", "--package", "oarlock"])
