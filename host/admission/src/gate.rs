@@ -354,7 +354,7 @@ impl Admission for Gate {
         registry: &Registry,
         request: &mut AdmissionRequest<'_>,
     ) -> ApiResult<()> {
-        if request.object.is_none() {
+        if request.object.is_none() || request.rounds.again {
             return Ok(());
         }
         let (entries, labels) = self.hits(registry, request, Stage::Mutate).await?;

@@ -36,6 +36,29 @@ pub enum Reason {
 }
 
 impl Reason {
+    pub const ALL: [Self; 20] = [
+        Self::BadRequest,
+        Self::Unauthorized,
+        Self::Forbidden,
+        Self::NotFound,
+        Self::AlreadyExists,
+        Self::Conflict,
+        Self::Gone,
+        Self::Expired,
+        Self::Invalid,
+        Self::ServerTimeout,
+        Self::StoreReadError,
+        Self::Timeout,
+        Self::TooManyRequests,
+        Self::MethodNotAllowed,
+        Self::NotAcceptable,
+        Self::RequestEntityTooLarge,
+        Self::UnsupportedMediaType,
+        Self::InternalError,
+        Self::ServiceUnavailable,
+        Self::Unknown,
+    ];
+
     pub fn code(self) -> u16 {
         match self {
             Self::BadRequest => 400,

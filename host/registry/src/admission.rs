@@ -3,12 +3,15 @@
 pub mod builtin;
 pub(crate) mod matching;
 pub mod policy;
+mod rounds;
+pub(crate) mod webhook;
 
 use async_trait::async_trait;
 use oarlock_model::{ApiResult, meta};
 use serde_json::Value;
 
 use crate::{Context, Registry, Target, prepare};
+pub use rounds::Rounds;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
@@ -38,6 +41,7 @@ pub struct AdmissionRequest<'a> {
     pub operation: Operation,
     pub object: Option<&'a mut Value>,
     pub old: Option<&'a Value>,
+    pub rounds: Rounds,
 }
 
 /// Plugins run in the order in which they were given; all `mutate` first, all `validate` after defaulting and validation.

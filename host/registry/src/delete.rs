@@ -12,7 +12,7 @@ use oarlock_model::{ApiError, ApiResult, Cause, Reason, meta, time};
 use oarlock_store::{Action, Expect, Op, Record, TxnError};
 use serde_json::{Value, json};
 
-use crate::admission::{AdmissionRequest, Operation};
+use crate::admission::{AdmissionRequest, Operation, Rounds};
 use crate::codec::{load, save, shown};
 use crate::{Context, DeleteOptions, Deleted, List, ListOptions, Registry, Target};
 use crate::{definitions, errors, keys, metadata, strategy};
@@ -202,14 +202,9 @@ impl Registry {
             operation,
             object: None,
             old: Some(old),
+            rounds: Rounds::default(),
         };
-        for plugin in self
-            .admission()
-            .iter()
-            .filter(|p| p.handles(target, operation))
-        {
-            plugin.mutate(self, &mut request).await?;
-        }
+        self.mutate(&mut request).await?;
         for plugin in self
             .admission()
             .iter()

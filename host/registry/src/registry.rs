@@ -11,9 +11,10 @@ use parking_lot::Mutex;
 
 use crate::Admission;
 use crate::admission::policy::Authorize;
-use crate::admission::{builtin, policy};
+use crate::admission::{builtin, policy, webhook};
 use crate::definitions::{self, Follower, KnownDefinitions};
 use crate::services::ServiceAllocators;
+use crate::remote::WebhookClient;
 use crate::trees::TreeCache;
 
 #[derive(Debug)]
@@ -33,6 +34,8 @@ pub struct Registry {
     admission: Vec<Arc<dyn Admission>>,
     /// Whom the expressions of policies ask; set once by whoever authorizes requests.
     authorizer: OnceLock<Arc<dyn Authorize>>,
+    /// Who asks webhooks; set once by whoever speaks HTTP.
+    webhook_client: OnceLock<Arc<dyn WebhookClient>>,
     services: ServiceAllocators,
     trees: TreeCache,
     follower: Mutex<Follower>,
@@ -43,7 +46,11 @@ impl Registry {
     /// Rebuilds what is kept in memory only (allocators, kinds that definitions make), and makes the objects that every cluster has.
     pub async fn open(config: Config, now: jiff::Timestamp) -> ApiResult<Arc<Self>> {
         let mut admission = builtin::plugins();
-        admission.extend(policy::plugins(&config.store, &config.kinds));
+        let (store, kinds) = (&config.store, &config.kinds);
+        admission.extend(policy::mutating(store, kinds));
+        admission.extend(webhook::mutating(store, kinds));
+        admission.extend(policy::validating(store, kinds));
+        admission.extend(webhook::validating(store, kinds));
         admission.extend(config.admission);
         admission.push(builtin::last());
         let registry = Self {
@@ -51,6 +58,7 @@ impl Registry {
             kinds: ArcSwap::new(config.kinds),
             admission,
             authorizer: OnceLock::new(),
+            webhook_client: OnceLock::new(),
             services: ServiceAllocators::default(),
             trees: TreeCache::default(),
             follower: Mutex::default(),
@@ -83,6 +91,15 @@ impl Registry {
     pub fn set_authorizer(&self, authorizer: Arc<dyn Authorize>) {
         // A second one comes from a second server of the same registry, and says the same.
         let _ = self.authorizer.set(authorizer);
+    }
+
+    /// Who asks webhooks from now on. Only the first counts.
+    pub fn set_webhook_client(&self, client: Arc<dyn WebhookClient>) {
+        let _ = self.webhook_client.set(client);
+    }
+
+    pub(crate) fn webhook_client(&self) -> Option<&Arc<dyn WebhookClient>> {
+        self.webhook_client.get()
     }
 
     pub(crate) fn authorizer(&self) -> Option<&Arc<dyn Authorize>> {

@@ -13,7 +13,7 @@ use oarlock_model::{ApiError, ApiResult, Cause, Reason, meta};
 use oarlock_store::{Action, Expect, Op, Record, Revision, TxnError};
 use serde_json::{Value, json};
 
-use crate::admission::{AdmissionRequest, Operation};
+use crate::admission::{AdmissionRequest, Operation, Rounds};
 use crate::codec::{load, load_status_part, save, save_status_part, shown, stored_value, tree};
 use crate::services::Allocation;
 use crate::{Body, Context, Registry, Stored, Target, Written};
@@ -108,6 +108,10 @@ impl Registry {
                 None,
             )
             .await?;
+        let mut ready = ready;
+        // Admission may have said otherwise than the caller.
+        metadata::match_namespace(&target, &mut ready.object)?;
+        meta::name(&ready.object).clone_into(&mut target.name);
         if versioned {
             return Err(ApiError::new(
                 Reason::Unknown,
@@ -359,6 +363,7 @@ impl Registry {
             operation,
             object: Some(&mut object),
             old,
+            rounds: Rounds::default(),
         };
         for plugin in self
             .admission()
@@ -384,13 +389,23 @@ impl Registry {
             operation,
             object: Some(object),
             old,
+            rounds: Rounds::default(),
         };
-        for plugin in self
-            .admission()
-            .iter()
-            .filter(|p| p.handles(target, operation))
-        {
-            plugin.mutate(self, &mut request).await?;
+        self.mutate(&mut request).await
+    }
+
+    /// Runs the mutating plugins, and once more if one of those that bring in foreign code has changed the object.
+    pub(crate) async fn mutate(&self, request: &mut AdmissionRequest<'_>) -> ApiResult<()> {
+        for again in [false, true] {
+            request.rounds.again = again;
+            for plugin in self.admission() {
+                if plugin.handles(request.target, request.operation) {
+                    plugin.mutate(self, request).await?;
+                }
+            }
+            if !request.rounds.wanted {
+                break;
+            }
         }
         Ok(())
     }

@@ -21,25 +21,21 @@ use oarlock_model::{ApiError, ApiResult, Cause, Reason, meta};
 use oarlock_store::Store;
 
 pub use names::Authorize;
+pub(crate) use names::{Names, describe};
 
 use super::{Admission, AdmissionRequest, Operation, matching};
 use crate::{Registry, Target};
 use compiled::{Binding, Policy, Validation};
-use names::Names;
-use snapshot::{Of, Snapshot};
+use snapshot::Snapshot;
 
-/// The plugins, mutating first.
-pub fn plugins(store: &Arc<dyn Store>, kinds: &Kinds) -> Vec<Arc<dyn Admission>> {
-    let snapshot = |of| Snapshot::new(Arc::clone(store), of);
-    let mut plugins: Vec<Arc<dyn Admission>> = Vec::new();
-    if let Some(of) = Of::mutating(kinds) {
-        plugins.push(Arc::new(mutation::MutatingPolicies::new(snapshot(of))));
-    }
-    if let Some(of) = Of::validating(kinds) {
-        let snapshot = snapshot(of);
-        plugins.push(Arc::new(ValidatingPolicies { snapshot }));
-    }
-    plugins
+pub(crate) fn mutating(store: &Arc<dyn Store>, kinds: &Kinds) -> Option<Arc<dyn Admission>> {
+    let snapshot = Snapshot::mutating(store, kinds)?;
+    Some(Arc::new(mutation::MutatingPolicies::new(snapshot)))
+}
+
+pub(crate) fn validating(store: &Arc<dyn Store>, kinds: &Kinds) -> Option<Arc<dyn Admission>> {
+    let snapshot = Snapshot::validating(store, kinds)?;
+    Some(Arc::new(ValidatingPolicies { snapshot }))
 }
 
 /// What a policy says of a request.

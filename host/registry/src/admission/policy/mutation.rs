@@ -49,31 +49,32 @@ impl Admission for MutatingPolicies {
     ) -> ApiResult<()> {
         let policies = self.snapshot.current();
         let mut failures = Vec::new();
-        // Those that run again when a later one has changed the object.
-        let mut again: Vec<(&Policy, &Binding)> = Vec::new();
-        let mut to_run_again = 0;
+        let again = request.rounds.again;
+        if again {
+            let object = request.object.as_deref();
+            request.rounds.policies.begin_again(object);
+        }
         for (policy, bindings) in policies.iter() {
             for binding in bindings {
+                let who = format!("{}/{}", policy.name, binding.name);
+                if again && !request.rounds.policies.is_due(&who) {
+                    continue;
+                }
                 let told = failures.len();
                 let changed = invoke(registry, request, policy, binding, &mut failures);
                 if policy.ignores_failures {
                     failures.truncate(told);
                 }
                 if changed {
-                    to_run_again = again.len();
+                    request.rounds.policies.changed();
+                    request.rounds.wanted = true;
                 }
                 if policy.reinvoked {
-                    again.push((policy, binding));
+                    request.rounds.policies.invoked(&who);
                 }
             }
         }
-        for (policy, binding) in again.into_iter().take(to_run_again) {
-            let told = failures.len();
-            invoke(registry, request, policy, binding, &mut failures);
-            if policy.ignores_failures {
-                failures.truncate(told);
-            }
-        }
+        request.rounds.policies.leave(request.object.as_deref());
         let Some(first) = failures.first() else {
             return Ok(());
         };

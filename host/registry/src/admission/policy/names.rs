@@ -57,7 +57,7 @@ impl Authorizer for For {
 }
 
 /// A request as expressions see it. Made once for each parameter.
-pub(super) struct Names<'r> {
+pub(crate) struct Names<'r> {
     object: Option<&'r Value>,
     old: Option<&'r Value>,
     request: Value,
@@ -151,7 +151,7 @@ static NAMESPACE: LazyLock<Option<Shape>> = LazyLock::new(|| {
 });
 
 /// `request`: upstream's AdmissionRequest without the objects. Empty texts are left out.
-fn describe(request: &AdmissionRequest<'_>) -> Value {
+pub(crate) fn describe(request: &AdmissionRequest<'_>) -> Value {
     let (target, context) = (request.target, request.context);
     let row = &target.row;
     let kind = json!({"group": row.group, "version": row.version, "kind": row.kind});
