@@ -62,9 +62,21 @@ pub(crate) struct Discovery {
     aggregated: HashMap<(bool, &'static str), Document>,
 }
 
+/// A group version that another server answers for.
+pub(crate) struct Foreign<'a> {
+    pub group: &'a str,
+    pub version: &'a str,
+    /// As its APIResourceList has them.
+    pub resources: &'a [Value],
+}
+
 impl Discovery {
     pub fn new(kinds: &Kinds) -> Self {
-        let groups = grouped(kinds);
+        Self::with(kinds, &[])
+    }
+
+    pub fn with(kinds: &Kinds, foreign: &[Foreign<'_>]) -> Self {
+        let groups = grouped(kinds, foreign);
         let named = || groups.iter().filter(|g| !g.name.is_empty());
         let list: Vec<Value> = named().map(Group::entry).collect();
         let group = named().map(|g| {
@@ -136,29 +148,46 @@ struct Group<'a> {
 struct Version<'a> {
     name: String,
     rows: Vec<&'a Row>,
+    /// What another server serves.
+    foreign: &'a [Value],
 }
 
-fn grouped(kinds: &Kinds) -> Vec<Group<'_>> {
+/// The versions of a group, which is put to the others if it is new.
+fn versions_of<'g, 'a>(groups: &'g mut Vec<Group<'a>>, name: &str) -> &'g mut Vec<Version<'a>> {
+    let at = groups
+        .iter()
+        .position(|g| g.name == name)
+        .unwrap_or_else(|| {
+            groups.push(Group {
+                name: name.to_owned(),
+                versions: Vec::new(),
+            });
+            groups.len() - 1
+        });
+    &mut groups[at].versions
+}
+
+fn grouped<'a>(kinds: &'a Kinds, foreign: &[Foreign<'a>]) -> Vec<Group<'a>> {
     let mut groups: Vec<Group<'_>> = Vec::new();
     for row in kinds.rows() {
-        let at = groups
-            .iter()
-            .position(|g| g.name == row.group)
-            .unwrap_or_else(|| {
-                groups.push(Group {
-                    name: row.group.clone(),
-                    versions: Vec::new(),
-                });
-                groups.len() - 1
-            });
-        let versions = &mut groups[at].versions;
+        let versions = versions_of(&mut groups, &row.group);
         match versions.iter_mut().find(|v| v.name == row.version) {
             Some(version) => version.rows.push(row),
             None => versions.push(Version {
                 name: row.version.clone(),
                 rows: vec![row],
+                foreign: &[],
             }),
         }
+    }
+    for other in foreign {
+        let versions = versions_of(&mut groups, other.group);
+        versions.retain(|v| v.name != other.version);
+        versions.push(Version {
+            name: other.version.to_owned(),
+            rows: Vec::new(),
+            foreign: other.resources,
+        });
     }
     let rank = |name: &str| {
         GROUP_ORDER
@@ -233,7 +262,7 @@ impl Group<'_> {
 
 impl Version<'_> {
     fn resources(&self) -> Vec<Value> {
-        let mut out = Vec::new();
+        let mut out = self.foreign.to_vec();
         for row in &self.rows {
             let mut entry = json!({
                 "name": row.resource, "singularName": row.singular, "namespaced": row.namespaced,
@@ -260,6 +289,9 @@ impl Version<'_> {
     }
 
     fn aggregated(&self) -> Vec<Value> {
+        if self.rows.is_empty() {
+            return aggregated_foreign(self.foreign);
+        }
         let response_kind = |row: &Row, group: &str, version: &str, kind: &str| {
             let (group, version) = if differs(row, group, version) {
                 (group, version)
@@ -295,6 +327,44 @@ impl Version<'_> {
             })
             .collect()
     }
+}
+
+/// Entries of an APIResourceList in the aggregated form.
+fn aggregated_foreign(resources: &[Value]) -> Vec<Value> {
+    let name = |entry: &Value| entry["name"].as_str().unwrap_or_default().to_owned();
+    let kind = |entry: &Value| {
+        let text = |field: &str| entry[field].as_str().unwrap_or_default();
+        json!({"group": text("group"), "version": text("version"), "kind": text("kind")})
+    };
+    let whole = resources.iter().filter(|r| !name(r).contains('/'));
+    whole
+        .map(|entry| {
+            let resource = name(entry);
+            let mut out = json!({
+                "resource": resource, "responseKind": kind(entry),
+                "scope": if entry["namespaced"] == true { "Namespaced" } else { "Cluster" },
+                "singularResource": entry["singularName"], "verbs": entry["verbs"],
+            });
+            for field in ["shortNames", "categories"] {
+                if let Some(names) = entry.get(field) {
+                    out[field] = names.clone();
+                }
+            }
+            let below = format!("{resource}/");
+            let subs: Vec<Value> = resources
+                .iter()
+                .filter_map(|r| {
+                    let name = name(r);
+                    let sub = name.strip_prefix(&below)?;
+                    Some(json!({"subresource": sub, "responseKind": kind(r), "verbs": r["verbs"]}))
+                })
+                .collect();
+            if !subs.is_empty() {
+                out["subresources"] = Value::Array(subs);
+            }
+            out
+        })
+        .collect()
 }
 
 fn sorted_subresources(row: &Row) -> Vec<&oarlock_kinds::Subresource> {

@@ -15,8 +15,10 @@ use oarlock_model::{ApiError, Reason};
 use oarlock_registry::{Registry, User};
 use tokio::sync::watch;
 
+use crate::aggregate::Aggregator;
 use crate::audit::{AuditRecord, AuditSink};
 use crate::auth::{Access, Attributes};
+use crate::discovery::Discovery;
 use crate::failure::Failure;
 use crate::flow::{Flow, Schema};
 use crate::health::Health;
@@ -47,6 +49,7 @@ pub(crate) struct Api {
     pub metrics: Arc<Metrics>,
     pub openapi: OpenApi,
     pub flow: Arc<Flow>,
+    pub aggregator: Arc<Aggregator>,
     pub timeline: Timeline,
     pub audit: Option<Arc<dyn AuditSink>>,
     pub more_metrics: MoreMetrics,
@@ -74,6 +77,33 @@ pub(crate) struct Call<'a> {
     pub path: &'a str,
     pub user: Arc<User>,
     pub now: Timestamp,
+}
+
+impl Call<'_> {
+    /// What is served, here and elsewhere.
+    pub fn discovery(&self) -> Cow<'_, Discovery> {
+        match self.api.aggregator.discovery(self.served.kinds()) {
+            Some(all) => Cow::Shared(all),
+            None => Cow::Own(self.served.discovery()),
+        }
+    }
+}
+
+/// A document of one table of kinds, or one that is shared.
+pub(crate) enum Cow<'a, T> {
+    Own(&'a T),
+    Shared(Arc<T>),
+}
+
+impl<T> std::ops::Deref for Cow<'_, T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        match self {
+            Self::Own(it) => it,
+            Self::Shared(it) => it,
+        }
+    }
 }
 
 pub(crate) async fn serve(
@@ -192,6 +222,16 @@ async fn handle(
         None => None,
     };
     api.access.authorize(&user, &attributes)?;
+    if let Some(to) = group_version(path).and_then(|gv| api.aggregator.elsewhere(gv)) {
+        let sent = api.aggregator.forward(&to, parts, body, &user);
+        if verb == Verb::Watch {
+            return sent.await;
+        }
+        return match tokio::time::timeout(REQUEST_TIMEOUT, sent).await {
+            Ok(answer) => answer,
+            Err(_) => Err(timed_out()),
+        };
+    }
     let call = Call {
         api,
         served,
@@ -220,11 +260,24 @@ async fn handle(
         && crate::negotiate::patch_type(call.headers).is_ok_and(|t| t.is_apply());
     match tokio::time::timeout(REQUEST_TIMEOUT, verbs::answer(&call, at, verb, body)).await {
         Ok(answer) => answer,
-        Err(_) => {
-            let text = "Timeout: request did not complete within the allotted timeout";
-            Err(ApiError::new(Reason::Timeout, text).into())
-        }
+        Err(_) => Err(timed_out()),
     }
+}
+
+fn timed_out() -> Failure {
+    let text = "Timeout: request did not complete within the allotted timeout";
+    ApiError::new(Reason::Timeout, text).into()
+}
+
+/// `apps/v1` of a path below `/apis/apps/v1`, or of its OpenAPI document.
+fn group_version(path: &str) -> Option<&str> {
+    let rest = path.strip_prefix("/openapi/v3").unwrap_or(path);
+    let rest = rest.strip_prefix("/apis/")?;
+    let slash = rest.find('/')?;
+    let end = rest[slash + 1..]
+        .find('/')
+        .map_or(rest.len(), |at| slash + 1 + at);
+    Some(&rest[..end])
 }
 
 fn finish(

@@ -5,6 +5,7 @@
 //! parsed, on the way out.
 
 mod accounts;
+mod aggregate;
 mod audit;
 mod auth;
 mod body;
@@ -21,6 +22,7 @@ mod impersonation;
 mod metrics;
 mod negotiate;
 mod openapi;
+mod outbound;
 mod outgoing;
 mod outside;
 pub mod pki;

@@ -78,9 +78,8 @@ pub(crate) async fn answer(call: &Call<'_>) -> Result<Answer, Failure> {
             return group_version(call, rest, get);
         }
         // Upstream's handler of a group looks at no method.
-        let document = call
-            .served
-            .discovery()
+        let discovery = call.discovery();
+        let document = discovery
             .group(rest)
             .ok_or(Failure::page_not_found())?;
         return documented(call, document);
@@ -102,6 +101,14 @@ pub(crate) async fn answer(call: &Call<'_>) -> Result<Answer, Failure> {
             Format::Json,
             true,
         )),
+        "/openapi/v3" if !call.api.aggregator.group_versions().is_empty() => {
+            let mut index = oarlock_kinds::openapi::v3_index(call.served.kinds());
+            for of in call.api.aggregator.group_versions() {
+                let url = format!("/openapi/v3/apis/{of}");
+                index["paths"][format!("apis/{of}")] = json!({"serverRelativeURL": url});
+            }
+            Ok(respond::value(200, &index, Format::Json, false))
+        }
         _ if path.starts_with("/openapi/") => call
             .api
             .openapi
@@ -113,7 +120,7 @@ pub(crate) async fn answer(call: &Call<'_>) -> Result<Answer, Failure> {
 
 fn roots(call: &Call<'_>, core: bool) -> Result<Answer, Failure> {
     if let Some(form) = negotiate::aggregated_discovery(call.headers)
-        && let Some(document) = call.served.discovery().aggregated(core, form)
+        && let Some(document) = call.discovery().aggregated(core, form)
     {
         let content_type = match form {
             "v2" => "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList",
@@ -132,14 +139,13 @@ fn roots(call: &Call<'_>, core: bool) -> Result<Answer, Failure> {
         let value = api_versions(&call.api.address.to_string());
         return Ok(respond::value(200, &value, wanted.format, wanted.pretty));
     }
-    documented(call, &call.served.discovery().groups)
+    documented(call, &call.discovery().groups)
 }
 
 fn group_version(call: &Call<'_>, group_version: &str, get: bool) -> Result<Answer, Failure> {
     let group = group_version.split_once('/').map_or("", |(group, _)| group);
-    let document = call
-        .served
-        .discovery()
+    let discovery = call.discovery();
+    let document = discovery
         .version(group_version)
         .ok_or_else(|| {
             if call.served.has_group(group) {

@@ -17,6 +17,7 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use crate::aggregate::Aggregator;
 use crate::audit::AuditSink;
 use crate::auth::Access;
 use crate::expressions::ByAccess;
@@ -142,6 +143,7 @@ impl Server {
                 .unwrap_or_default()
         });
         let api = Api {
+            aggregator: Aggregator::start(&config.registry, &config.pki).await,
             flow,
             timeline: Timeline::start(&config.registry),
             newest: Newest::new(&config.registry.kinds()),

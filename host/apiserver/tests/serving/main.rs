@@ -2,10 +2,13 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod aggregated;
 mod certificates;
 mod harness;
 mod hostile;
+mod remote;
 mod travel;
+mod webhooks;
 
 use std::io::Read as _;
 
