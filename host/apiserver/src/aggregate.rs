@@ -96,6 +96,9 @@ impl Elsewhere {
 /// By `group/version`.
 type Table = HashMap<String, Arc<Elsewhere>>;
 
+/// Discovery, and of what it was made.
+type Made = (Arc<Kinds>, Arc<Table>, Arc<Discovery>);
+
 #[derive(Debug)]
 pub(crate) struct Aggregator {
     registry: Weak<Registry>,
@@ -103,7 +106,7 @@ pub(crate) struct Aggregator {
     pub(crate) outbound: Arc<Outbound>,
     table: ArcSwap<Table>,
     /// Discovery with what others serve: of a table of kinds and a table of ours.
-    discovery: Mutex<Option<(Arc<Kinds>, Arc<Table>, Arc<Discovery>)>>,
+    discovery: Mutex<Option<Made>>,
     task: Mutex<Option<AbortHandle>>,
 }
 
@@ -163,7 +166,12 @@ impl Aggregator {
         }
         let foreign: BTreeMap<(&str, &str), &[Value]> = table
             .values()
-            .map(|e| ((e.group.as_str(), e.version.as_str()), e.resources.as_slice()))
+            .map(|e| {
+                (
+                    (e.group.as_str(), e.version.as_str()),
+                    e.resources.as_slice(),
+                )
+            })
             .collect();
         let foreign: Vec<Foreign<'_>> = foreign
             .into_iter()
@@ -249,11 +257,10 @@ async fn follow(this: Weak<Aggregator>) {
         }) else {
             return;
         };
-        let definitions = registry.kinds().resource(
-            "apiextensions.k8s.io",
-            "v1",
-            "customresourcedefinitions",
-        );
+        let definitions =
+            registry
+                .kinds()
+                .resource("apiextensions.k8s.io", "v1", "customresourcedefinitions");
         let options = WatchOptions {
             send_initial_events: Some(false),
             ..WatchOptions::default()

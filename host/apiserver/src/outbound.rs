@@ -37,7 +37,10 @@ const MAX_ANSWER_BYTES: usize = 16 << 20;
 const MAX_CLIENTS: usize = 256;
 const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-const AGENT: &str = concat!("kube-apiserver-admission oarlock/", env!("CARGO_PKG_VERSION"));
+const AGENT: &str = concat!(
+    "kube-apiserver-admission oarlock/",
+    env!("CARGO_PKG_VERSION")
+);
 
 pub(crate) type Body = UnsyncBoxBody<Bytes, Box<dyn Error + Send + Sync>>;
 type HttpsClient = Client<HttpsConnector<HttpConnector>, Body>;
@@ -134,18 +137,19 @@ impl Outbound {
 /// Why a service cannot be called.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Unreachable {
-    NoService,
-    NoPort,
-    NoEndpoints,
-    NoAddresses(String),
+    ServiceMissing,
+    PortMissing,
+    EndpointsMissing,
+    /// None at the port of this name.
+    AddressesMissing(String),
 }
 
 impl Unreachable {
     fn told(self, at: &ServiceReference) -> Told {
         let name = quote(&at.name);
         match self {
-            Self::NoService => format!("service {name} not found"),
-            Self::NoPort => format!("no service port {} found for service {name}", at.port),
+            Self::ServiceMissing => format!("service {name} not found"),
+            Self::PortMissing => format!("no service port {} found for service {name}", at.port),
             _ => format!("no endpoints available for service {name}"),
         }
     }
@@ -161,28 +165,28 @@ impl Endpoints {
         let kinds = registry.kinds();
         let services = kinds
             .resource("", "v1", "services")
-            .ok_or(Unreachable::NoService)?;
+            .ok_or(Unreachable::ServiceMissing)?;
         let service = registry
             .peek(&services, &at.namespace, &at.name)
             .and_then(|stored| stored.to_value().ok())
-            .ok_or(Unreachable::NoService)?;
+            .ok_or(Unreachable::ServiceMissing)?;
         let ports = service["spec"]["ports"].as_array();
         let port = ports
             .into_iter()
             .flatten()
             .find(|p| p["port"].as_u64() == Some(u64::from(at.port)))
-            .ok_or(Unreachable::NoPort)?;
+            .ok_or(Unreachable::PortMissing)?;
         let port_name = port["name"].as_str().unwrap_or_default();
         let slices = slices(registry, at).await;
         if slices.is_empty() {
-            return Err(Unreachable::NoEndpoints);
+            return Err(Unreachable::EndpointsMissing);
         }
         let addresses: Vec<SocketAddr> = slices
             .iter()
             .flat_map(|slice| ready(slice, port_name))
             .collect();
         if addresses.is_empty() {
-            return Err(Unreachable::NoAddresses(port_name.to_owned()));
+            return Err(Unreachable::AddressesMissing(port_name.to_owned()));
         }
         Ok(Self { addresses })
     }
@@ -348,15 +352,13 @@ fn told(error: &(dyn Error + 'static), to: &str) -> Told {
                 _ => {}
             }
         }
-        let wrapped = io
-            .and_then(|io| io.get_ref())
-            .and_then(|e| e.downcast_ref());
-        let tls = wrapped.or_else(|| error.downcast_ref::<rustls::Error>());
-        match tls {
+        match error.downcast_ref::<rustls::Error>() {
             Some(rustls::Error::InvalidCertificate(why)) => {
                 return UNVERIFIED.to_owned()
                     + match why {
-                        CertificateError::UnknownIssuer => "certificate signed by unknown authority",
+                        CertificateError::UnknownIssuer => {
+                            "certificate signed by unknown authority"
+                        }
                         CertificateError::Expired
                         | CertificateError::ExpiredContext { .. }
                         | CertificateError::NotValidYet
@@ -378,13 +380,18 @@ fn told(error: &(dyn Error + 'static), to: &str) -> Told {
         {
             return "EOF".to_owned();
         }
-        at = error.source();
+        at = match io.and_then(|io| io.get_ref()) {
+            Some(inner) => Some(inner as &(dyn Error + 'static)),
+            None => error.source(),
+        };
     }
     innermost.to_string()
 }
 
 pub(crate) fn whole(bytes: Bytes) -> Body {
-    Full::new(bytes).map_err(|never| match never {}).boxed_unsync()
+    Full::new(bytes)
+        .map_err(|never| match never {})
+        .boxed_unsync()
 }
 
 #[async_trait]
@@ -410,12 +417,7 @@ impl WebhookClient for Outbound {
 }
 
 impl Outbound {
-    async fn call(
-        &self,
-        to: &ClientConfig,
-        url: &str,
-        body: Bytes,
-    ) -> Result<(u16, Bytes), Told> {
+    async fn call(&self, to: &ClientConfig, url: &str, body: Bytes) -> Result<(u16, Bytes), Told> {
         let mut uri: Uri = url.parse().map_err(|e| format!("{e}"))?;
         let mut request = Request::builder().method(Method::POST);
         let mut name = String::new();

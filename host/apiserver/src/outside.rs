@@ -79,9 +79,7 @@ pub(crate) async fn answer(call: &Call<'_>) -> Result<Answer, Failure> {
         }
         // Upstream's handler of a group looks at no method.
         let discovery = call.discovery();
-        let document = discovery
-            .group(rest)
-            .ok_or(Failure::page_not_found())?;
+        let document = discovery.group(rest).ok_or(Failure::page_not_found())?;
         return documented(call, document);
     }
     if !get {
@@ -145,15 +143,13 @@ fn roots(call: &Call<'_>, core: bool) -> Result<Answer, Failure> {
 fn group_version(call: &Call<'_>, group_version: &str, get: bool) -> Result<Answer, Failure> {
     let group = group_version.split_once('/').map_or("", |(group, _)| group);
     let discovery = call.discovery();
-    let document = discovery
-        .version(group_version)
-        .ok_or_else(|| {
-            if call.served.has_group(group) {
-                Failure::no_resource()
-            } else {
-                Failure::page_not_found()
-            }
-        })?;
+    let document = discovery.version(group_version).ok_or_else(|| {
+        if call.served.has_group(group) {
+            Failure::no_resource()
+        } else {
+            Failure::page_not_found()
+        }
+    })?;
     if get {
         documented(call, document)
     } else {

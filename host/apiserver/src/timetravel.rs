@@ -121,7 +121,7 @@ pub(crate) enum Got {
 }
 
 /// The answer of a get that travels; nothing: it does not.
-pub(crate) fn get(call: &Call<'_>, target: &Target) -> Result<Option<Got>, Failure> {
+pub(crate) async fn get(call: &Call<'_>, target: &Target) -> Result<Option<Got>, Failure> {
     let Some(from) = revision(call, "asOf")? else {
         if call.query.get("diffTo").is_some() {
             return Err(Failure::bad_request("diffTo needs asOf"));
@@ -134,9 +134,12 @@ pub(crate) fn get(call: &Call<'_>, target: &Target) -> Result<Option<Got>, Failu
     }
     let registry = &call.api.registry;
     let Some(to) = revision(call, "diffTo")? else {
-        return Ok(Some(Got::Object(registry.get_as_of(target, from)?)));
+        return Ok(Some(Got::Object(registry.get_as_of(target, from).await?)));
     };
-    let (before, after) = (read(registry, target, from)?, read(registry, target, to)?);
+    let (before, after) = (
+        read(registry, target, from).await?,
+        read(registry, target, to).await?,
+    );
     Ok(Some(Got::Diff(json!({
         "kind": "Diff", "apiVersion": "oarlock.dev/v1alpha1", "from": from.to_string(), "to": to.to_string(),
         "existed": {"from": !before.is_null(), "to": !after.is_null()},
@@ -145,8 +148,8 @@ pub(crate) fn get(call: &Call<'_>, target: &Target) -> Result<Option<Got>, Failu
 }
 
 /// The object, or null if there was none.
-fn read(registry: &Registry, target: &Target, at: u64) -> Result<Value, Failure> {
-    match registry.get_as_of(target, at) {
+async fn read(registry: &Registry, target: &Target, at: u64) -> Result<Value, Failure> {
+    match registry.get_as_of(target, at).await {
         Ok(stored) => Ok(stored.to_value().map_err(ApiError::internal)?),
         Err(error) if error.reason == oarlock_model::Reason::NotFound => Ok(Value::Null),
         Err(error) => Err(error.into()),

@@ -275,7 +275,7 @@ async fn carry_out(
     match verb {
         Verb::Get => {
             let context = reading(call);
-            match timetravel::get(call, &target)? {
+            match timetravel::get(call, &target).await? {
                 Some(Got::Object(object)) => return out.object(200, &object, &context),
                 Some(Got::Diff(diff)) => return Ok(out.value(200, &diff, &context)),
                 None => {}

@@ -57,6 +57,8 @@ pub struct Custom {
     pub fingerprint: String,
     /// On its way out: nothing new is made.
     pub terminating: bool,
+    /// `spec.conversion.webhook`: a server outside turns versions into each other.
+    pub webhook: Option<Arc<Value>>,
     /// Stored text is what is shown.
     pub verbatim: bool,
 }
@@ -102,6 +104,12 @@ impl Custom {
         if self.verbatim {
             return;
         }
+        let stored = self.fit_stored(object);
+        self.turn_into(object, &stored, &self.version);
+    }
+
+    /// Fits an object as it is stored to the schema of its version, which is returned.
+    pub fn fit_stored(&self, object: &mut Value) -> String {
         let stored = meta::api_version(object).rsplit('/').next();
         let stored = stored.unwrap_or_default().to_owned();
         if let Some(node) = self.nodes.get(&stored) {
@@ -109,7 +117,15 @@ impl Custom {
             drop_nulls(node, object);
             fill_defaults(node, object);
         }
-        self.turn_into(object, &stored, &self.version);
+        stored
+    }
+
+    /// Drops what a version does not know.
+    pub fn fit_version(&self, object: &mut Value, version: &str) {
+        if let Some(node) = self.nodes.get(version) {
+            prune_unknown(node, object);
+            drop_nulls(node, object);
+        }
     }
 
     /// Into the stored form.
@@ -117,17 +133,14 @@ impl Custom {
         self.turn_into(object, &self.version, &self.storage_version);
     }
 
-    /// The seam of conversion. Strategy `None`: only apiVersion changes, and what the other version does not know goes.
+    /// Strategy `None` (webhooks are asked by the registry): only apiVersion changes, and what the other version does not know goes.
     fn turn_into(&self, object: &mut Value, from: &str, to: &str) {
         if from == to {
             return;
         }
         let api_version = self.api_version(to);
         meta::as_map_mut(object).insert("apiVersion".to_owned(), Value::String(api_version));
-        if let Some(node) = self.nodes.get(to) {
-            prune_unknown(node, object);
-            drop_nulls(node, object);
-        }
+        self.fit_version(object, to);
     }
 
     /// What is wrong with an object. `subresource`: what it is written through.

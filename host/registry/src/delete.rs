@@ -13,7 +13,6 @@ use oarlock_store::{Action, Expect, Op, Record, TxnError};
 use serde_json::{Value, json};
 
 use crate::admission::{AdmissionRequest, Operation, Rounds};
-use crate::codec::{load, save, shown};
 use crate::{Context, DeleteOptions, Deleted, List, ListOptions, Registry, Target};
 use crate::{definitions, errors, keys, metadata, strategy};
 
@@ -92,7 +91,7 @@ impl Registry {
                 .store()
                 .get(&key)
                 .ok_or_else(|| errors::not_found(target))?;
-            let mut object = load(row, &record.value)?;
+            let mut object = self.load(row, &record.value).await?;
             check_preconditions(row, &object, &record, options)?;
             self.admit_delete(ctx, target, &object).await?;
             warn_of_orphans(ctx, row, options);
@@ -125,24 +124,27 @@ impl Registry {
         verdict: Verdict,
     ) -> ApiResult<Option<Deleted>> {
         match verdict {
-            Verdict::Pending => Ok(Some(Deleted::Pending(shown(
-                &target.row,
-                &record.value,
-                record.modified,
-            )?))),
+            Verdict::Pending => {
+                let row = &target.row;
+                let object = self.shown(row, &record.value, record.modified).await?;
+                Ok(Some(Deleted::Pending(object)))
+            }
             Verdict::Remove => {
                 let revision = if ctx.dry_run {
                     Some(record.modified)
                 } else {
                     self.remove(target, record).await?
                 };
-                let gone = revision.map(|revision| shown(&target.row, &record.value, revision));
-                Ok(gone.transpose()?.map(Deleted::Gone))
+                let Some(revision) = revision else {
+                    return Ok(None);
+                };
+                let gone = self.shown(&target.row, &record.value, revision).await?;
+                Ok(Some(Deleted::Gone(gone)))
             }
             Verdict::Mark { object, remove } => {
-                let value = save(&target.row, &object)?;
-                let answer = |revision| -> ApiResult<Option<Deleted>> {
-                    let object = shown(&target.row, &value, revision)?;
+                let value = self.save(&target.row, &object).await?;
+                let answer = async |revision| -> ApiResult<Option<Deleted>> {
+                    let object = self.shown(&target.row, &value, revision).await?;
                     Ok(Some(if remove {
                         Deleted::Gone(object)
                     } else {
@@ -150,7 +152,7 @@ impl Registry {
                     }))
                 };
                 if ctx.dry_run {
-                    return answer(record.modified);
+                    return answer(record.modified).await;
                 }
                 let put = Action::Put(value.clone());
                 let op = Op {
@@ -164,9 +166,9 @@ impl Registry {
                     Err(error) => return Err(errors::txn(error)),
                 };
                 if !remove {
-                    return answer(marked.revision);
+                    return answer(marked.revision).await;
                 }
-                answer(self.remove_marked(target, marked.revision, &value).await?)
+                answer(self.remove_marked(target, marked.revision, &value).await?).await
             }
         }
     }

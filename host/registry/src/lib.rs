@@ -5,6 +5,7 @@ mod api;
 mod batch;
 mod bootstrap;
 mod codec;
+mod conversion;
 mod decode;
 mod definitions;
 mod delete;

@@ -10,7 +10,7 @@ use oarlock_kinds::Row;
 use oarlock_model::{ApiError, ApiResult, Cause, Reason};
 use oarlock_store::{RangeQuery, ReadError, Record, Revision};
 
-use crate::codec::{shown, shown_stored, stored_record};
+use crate::codec::{shown, stored_record};
 use crate::errors::{self, parse_version};
 use crate::select::Selector;
 use crate::token::Token;
@@ -128,7 +128,11 @@ impl Registry {
         resource_version: &str,
     ) -> ApiResult<Stored> {
         self.wait_for(parse_version(resource_version)?).await?;
-        let stored = self.read(target)?;
+        let record = self.store().get(&keys::key_of(target));
+        let record = record.ok_or_else(|| errors::not_found(target))?;
+        let stored = self
+            .shown(&target.row, &record.value, record.modified)
+            .await?;
         if target.subresource == "scale" {
             sub::scale::of(target, &stored)
         } else {
@@ -137,10 +141,13 @@ impl Registry {
     }
 
     /// An object as it was at a revision.
-    pub fn get_as_of(&self, target: &Target, revision: Revision) -> ApiResult<Stored> {
+    pub async fn get_as_of(&self, target: &Target, revision: Revision) -> ApiResult<Stored> {
         let record = self.store().get_at(&keys::key_of(target), revision);
         match record.map_err(errors::list_read)? {
-            Some(record) => shown(&target.row, &record.value, record.modified),
+            Some(record) => {
+                self.shown(&target.row, &record.value, record.modified)
+                    .await
+            }
             None => Err(errors::not_found(target)),
         }
     }
@@ -176,9 +183,7 @@ impl Registry {
     ) -> ApiResult<List> {
         let mut list = self.list_stored(target, options).await?;
         if target.row.converts() {
-            for item in &mut list.items {
-                *item = shown_stored(&target.row, item)?;
-            }
+            self.show_all(&target.row, &mut list.items).await?;
         }
         Ok(list)
     }

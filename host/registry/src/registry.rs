@@ -13,8 +13,8 @@ use crate::Admission;
 use crate::admission::policy::Authorize;
 use crate::admission::{builtin, policy, webhook};
 use crate::definitions::{self, Follower, KnownDefinitions};
-use crate::services::ServiceAllocators;
 use crate::remote::WebhookClient;
+use crate::services::ServiceAllocators;
 use crate::trees::TreeCache;
 
 #[derive(Debug)]

@@ -12,8 +12,10 @@ use oarlock_model::{ApiError, ApiResult};
 use oarlock_store::{Event, ReadError, Record, Revision, Store, Watch};
 use tokio::time::{Interval, MissedTickBehavior};
 
-use crate::codec::{shown, stored_record};
+use crate::codec::{shown, stored, stored_record};
+use crate::conversion;
 use crate::errors::{self, parse_version};
+use crate::remote::WebhookClient;
 use crate::select::Selector;
 use crate::{
     Context, EventType, ListOptions, Registry, Stored, Target, WatchItem, WatchOptions, keys,
@@ -36,9 +38,12 @@ enum Source {
 /// Events of one watch, selectors applied. Dropping it ends the watch.
 pub struct WatchStream {
     store: Arc<dyn Store>,
+    webhook_client: Option<Arc<dyn WebhookClient>>,
     selector: Selector,
     prefix: String,
     initial: VecDeque<WatchItem>,
+    /// On their way through a webhook that converts; kept here so that nothing is lost if the wait is given up.
+    converting: Vec<WatchItem>,
     source: Source,
     bookmarks: Option<Interval>,
     /// Everything up to here has been handed out.
@@ -76,9 +81,11 @@ impl Registry {
         let version = parse_version(&options.resource_version)?;
         let mut stream = WatchStream {
             store: Arc::clone(self.store()),
+            webhook_client: self.webhook_client().map(Arc::clone),
             selector,
             prefix: keys::prefix(&target.row, &target.namespace),
             initial: VecDeque::new(),
+            converting: Vec::new(),
             source: Source::Ended,
             bookmarks: options.bookmarks.then(bookmark_timer),
             progress: 0,
@@ -156,6 +163,9 @@ impl WatchStream {
             let count = self.initial.len().min(MAX_BATCH);
             return Ok(self.initial.drain(..count).collect());
         }
+        if !self.converting.is_empty() {
+            return self.converted().await;
+        }
         loop {
             let watch = match &mut self.source {
                 Source::Running(watch) => watch,
@@ -194,13 +204,27 @@ impl WatchStream {
                         .iter()
                         .filter_map(|event| self.translate(event))
                         .collect();
-                    if !items.is_empty() {
+                    if items.is_empty() {
+                        continue;
+                    }
+                    if conversion::hooked(self.selector.row()).is_none() {
                         return Ok(items);
                     }
+                    self.converting = items;
+                    return self.converted().await;
                 }
                 Err(end) => self.source = Source::Failed(errors::watch_end(end, self.progress)),
             }
         }
+    }
+
+    async fn converted(&mut self) -> Result<Vec<WatchItem>, ApiError> {
+        if let Some(custom) = conversion::hooked(self.selector.row()) {
+            let objects = self.converting.iter_mut().map(|item| &mut item.object);
+            let client = self.webhook_client.as_ref();
+            conversion::show_stored(client, custom, objects).await?;
+        }
+        Ok(std::mem::take(&mut self.converting))
     }
 
     /// The bookmark to send when the watch's time is over; `None` if none were asked for or the watch has not begun.
@@ -240,7 +264,11 @@ impl WatchStream {
         }?;
         Some(WatchItem {
             kind,
-            object: shown(row, &record.value, event.revision).ok()?,
+            // What a webhook converts is converted with the rest of its batch.
+            object: match conversion::hooked(row) {
+                Some(_) => stored(&record.value, event.revision),
+                None => shown(row, &record.value, event.revision).ok()?,
+            },
             // The shared encodings are those of the kind that is stored.
             event: (kind == natural && !row.converts()).then(|| Arc::clone(event)),
         })

@@ -14,7 +14,7 @@ use oarlock_store::{Action, Expect, Op, Record, Revision, TxnError};
 use serde_json::{Value, json};
 
 use crate::admission::{AdmissionRequest, Operation, Rounds};
-use crate::codec::{load, load_status_part, save, save_status_part, shown, stored_value, tree};
+use crate::codec::{load_status_part, save_status_part, stored_value, tree};
 use crate::services::Allocation;
 use crate::{Body, Context, Registry, Stored, Target, Written};
 use crate::{decode, errors, keys, managed, metadata, prepare, strategy, sub};
@@ -142,12 +142,12 @@ impl Registry {
             return stored_value(&ready.object, 0);
         }
         let row = &target.row;
-        let value = save(row, &ready.object)?;
+        let value = self.save(row, &ready.object).await?;
         let key = keys::key_of(target);
         if ctx.dry_run {
             return match self.store().get(&key) {
                 Some(existing) => Err(already_exists(target, Some(&existing))),
-                None => shown(row, &value, 0),
+                None => self.shown(row, &value, 0).await,
             };
         }
         let op = Op {
@@ -158,7 +158,7 @@ impl Registry {
         match self.store().commit(vec![op]).await {
             Ok(committed) => {
                 ready.allocation.keep();
-                shown(row, &value, committed.revision)
+                self.shown(row, &value, committed.revision).await
             }
             Err(TxnError::Conflict { current, .. }) => {
                 Err(already_exists(target, current.as_deref()))
@@ -234,7 +234,10 @@ impl Registry {
                 None
             };
             let is_part = part.is_some();
-            let mut old = part.map_or_else(|| load(row, &record.value), Ok)?;
+            let mut old = match part {
+                Some(part) => part,
+                None => self.load(row, &record.value).await?,
+            };
             meta::set(&mut old, "resourceVersion", record.modified.to_string());
             let proposal = change(&old)?;
             check_preconditions(target, &proposal, &old, &record)?;
@@ -256,13 +259,13 @@ impl Registry {
             let value = if is_part {
                 save_status_part(&record.value, &ready.object)?
             } else {
-                save(row, &ready.object)?
+                self.save(row, &ready.object).await?
             };
             if value == record.value {
-                return written(shown(row, &record.value, record.modified)?);
+                return written(self.shown(row, &record.value, record.modified).await?);
             }
             if ctx.dry_run {
-                return written(shown(row, &value, record.modified)?);
+                return written(self.shown(row, &value, record.modified).await?);
             }
             let op = Op {
                 key: key.clone(),
@@ -274,7 +277,7 @@ impl Registry {
                     ready.allocation.keep();
                     self.services()
                         .release_unused(&target.row, &old, &ready.object);
-                    return written(shown(row, &value, committed.revision)?);
+                    return written(self.shown(row, &value, committed.revision).await?);
                 }
                 Err(TxnError::Conflict { .. }) => {}
                 Err(error) => return Err(errors::txn(error)),

@@ -26,22 +26,22 @@ pub(super) async fn judge(
     let endpoints = Endpoints::of(registry, service)
         .await
         .map_err(|why| match why {
-            Unreachable::NoService => Problem(
+            Unreachable::ServiceMissing => Problem(
                 "ServiceNotFound",
                 format!("service/{name} in {namespace} is not present"),
             ),
-            Unreachable::NoPort => Problem(
+            Unreachable::PortMissing => Problem(
                 "ServicePortError",
                 format!(
                     "service/{name} in {namespace} is not listening on port {}",
                     service.port
                 ),
             ),
-            Unreachable::NoEndpoints => Problem(
+            Unreachable::EndpointsMissing => Problem(
                 "EndpointsNotFound",
                 format!("cannot find endpointslices for service/{name} in {namespace}"),
             ),
-            Unreachable::NoAddresses(port) => Problem(
+            Unreachable::AddressesMissing(port) => Problem(
                 "MissingEndpoints",
                 format!(
                     "endpointslices for service/{name} in {namespace} have no addresses with port name {port:?}"
@@ -56,8 +56,7 @@ pub(super) async fn judge(
             Ok(Ok(resources)) => return Ok(resources),
             Ok(Err(why)) => last = format!("failing or missing response from {url}: {why}"),
             Err(_) => {
-                last =
-                    format!("failing or missing response from {url}: context deadline exceeded");
+                last = format!("failing or missing response from {url}: context deadline exceeded");
             }
         }
     }

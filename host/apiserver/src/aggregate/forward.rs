@@ -38,12 +38,14 @@ impl Aggregator {
         }
         let answer = self.hand_over(to, parts, body, user).await;
         answer.map_err(|why| {
-            tracing::debug!(why, service = to.service.name, "an aggregated API does not answer");
-            let text = format!("error trying to reach service: {why}");
-            let mut error = oarlock_model::ApiError::new(
-                oarlock_model::Reason::ServiceUnavailable,
-                text,
+            tracing::debug!(
+                why,
+                service = to.service.name,
+                "an aggregated API does not answer"
             );
+            let text = format!("error trying to reach service: {why}");
+            let mut error =
+                oarlock_model::ApiError::new(oarlock_model::Reason::ServiceUnavailable, text);
             error.status_code = Some(503);
             error.into()
         })
@@ -70,10 +72,7 @@ impl Aggregator {
         let host = format!("{}:{}", to.trust.name, to.service.port);
         put(&mut headers, "host", &host)?;
         identify(&mut headers, user)?;
-        let mut request = Request::new(
-            body.map_err(Into::into)
-                .boxed_unsync(),
-        );
+        let mut request = Request::new(body.map_err(Into::into).boxed_unsync());
         *request.method_mut() = parts.method.clone();
         *request.uri_mut() = available::at(&uri, address)?;
         *request.headers_mut() = headers;

@@ -91,13 +91,7 @@ pub(super) async fn local(registry: &Arc<Registry>, row: &Arc<Row>, objects: &[V
     }
 }
 
-async fn make(
-    registry: &Arc<Registry>,
-    row: &Arc<Row>,
-    group: &str,
-    version: &str,
-    custom: bool,
-) {
+async fn make(registry: &Arc<Registry>, row: &Arc<Row>, group: &str, version: &str, custom: bool) {
     let (group_priority, version_priority) = priorities(group, version, custom);
     let managed = if custom { "true" } else { "onstart" };
     let name = name_of(group, version);
@@ -172,9 +166,9 @@ pub(super) async fn condition(
         .into_iter()
         .flatten()
         .find(|c| c["type"] == "Available");
-    if found.is_some_and(|c| {
-        c["status"] == status && c["reason"] == reason && c["message"] == message
-    }) {
+    if found
+        .is_some_and(|c| c["status"] == status && c["reason"] == reason && c["message"] == message)
+    {
         return;
     }
     let since = match found {

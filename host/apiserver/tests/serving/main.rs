@@ -4,6 +4,7 @@
 
 mod aggregated;
 mod certificates;
+mod conversion;
 mod harness;
 mod hostile;
 mod remote;

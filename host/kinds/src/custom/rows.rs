@@ -137,6 +137,9 @@ fn row(
         .map(|f| text(f, "jsonPath").trim_start_matches('.').to_owned());
     // What was stored under another schema or as another version is not what is to be shown.
     let verbatim = versions.len() == 1 && meta::generation(definition) <= 1;
+    let conversion = &spec["conversion"];
+    let webhook =
+        (conversion["strategy"] == "Webhook").then(|| Arc::new(conversion["webhook"].clone()));
     Row {
         group: group.to_owned(),
         version: name.to_owned(),
@@ -179,6 +182,7 @@ fn row(
             status_subresource: status,
             fingerprint: fingerprint(definition),
             terminating,
+            webhook,
             verbatim,
         })),
     }

@@ -52,9 +52,7 @@ impl Hooks {
         let hooks = self.0.current();
         !hooks.is_empty()
             && !is_exempt(target)
-            && hooks
-                .iter()
-                .any(|hook| hook.may_concern(target, operation))
+            && hooks.iter().any(|hook| hook.may_concern(target, operation))
     }
 }
 
@@ -124,8 +122,7 @@ impl Hook {
             return Err(Trouble::Refused(ApiError::bad_request(why)));
         }
         let Some(version) = self.review_version else {
-            let why =
-                "could not create admission objects: webhook does not accept known AdmissionReview \
+            let why = "could not create admission objects: webhook does not accept known AdmissionReview \
                  versions (v1, v1beta1)";
             return Err(Trouble::Calling(why.to_owned()));
         };

@@ -25,21 +25,15 @@ pub(super) fn in_version(object: &Value, from: &Row, to: &Row) -> Value {
 }
 
 /// The text that is sent.
-pub(super) fn body(
-    request: &AdmissionRequest<'_>,
-    row: &Row,
-    version: &str,
-    uid: &str,
-) -> Vec<u8> {
+pub(super) fn body(request: &AdmissionRequest<'_>, row: &Row, version: &str, uid: &str) -> Vec<u8> {
     let own = &request.target.row;
     let mut told = describe(request);
     told["uid"] = json!(uid);
     told["kind"] = json!({"group": row.group, "version": row.version, "kind": row.kind});
     told["resource"] =
         json!({"group": row.group, "version": row.version, "resource": row.resource});
-    let shown = |object: Option<&Value>| {
-        object.map_or(Value::Null, |object| in_version(object, own, row))
-    };
+    let shown =
+        |object: Option<&Value>| object.map_or(Value::Null, |object| in_version(object, own, row));
     told["object"] = shown(request.object.as_deref());
     told["oldObject"] = shown(request.old);
     if told.get("options").is_none() {
@@ -226,10 +220,7 @@ mod tests {
             true,
             r#"unsupported patch type "Merge""#,
         );
-        assert_eq!(
-            read(b"{}").unwrap_err(),
-            "Object 'Kind' is missing in '{}'"
-        );
+        assert_eq!(read(b"{}").unwrap_err(), "Object 'Kind' is missing in '{}'");
         let other = json!({"kind": "X", "apiVersion": "v1", "response": {"uid": "u"}}).to_string();
         assert_eq!(
             verify(read(other.as_bytes()).unwrap(), "v1", "u", true).unwrap_err(),
@@ -248,12 +239,7 @@ mod tests {
             );
         };
         check(Value::Null, 400, "", " without explanation");
-        check(
-            json!({"code": 200, "message": "no"}),
-            400,
-            "",
-            ": no",
-        );
+        check(json!({"code": 200, "message": "no"}), 400, "", ": no");
         check(
             json!({"code": 403, "reason": "Forbidden"}),
             403,
