@@ -31,7 +31,7 @@ use crate::route::ResourcePath;
 /// A request waits in its queue no longer than this: a quarter of the time that requests have, as upstream.
 const WAIT_LIMIT: Duration = Duration::from_secs(15);
 /// Subresources whose requests last as long as their callers like; they are not counted.
-const LONG_RUNNING: [&str; 5] = ["attach", "exec", "proxy", "log", "portforward"];
+pub(crate) const LONG_RUNNING: [&str; 5] = ["attach", "exec", "proxy", "log", "portforward"];
 
 /// A flow schema, as requests see it, with the level that it leads to.
 #[derive(Debug)]

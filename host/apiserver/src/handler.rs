@@ -3,9 +3,11 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use http::request::Parts;
 use http::{HeaderMap, Request};
@@ -15,8 +17,8 @@ use oarlock_model::{ApiError, Reason};
 use oarlock_registry::{Registry, User};
 use tokio::sync::watch;
 
-use crate::audit::{AuditRecord, AuditSink};
-use crate::auth::{Access, Attributes};
+use crate::audit::{Asked, Audit, Audited};
+use crate::auth::{Access, Attributes, anonymous};
 use crate::failure::Failure;
 use crate::flow::{Flow, Schema};
 use crate::health::Health;
@@ -48,7 +50,7 @@ pub(crate) struct Api {
     pub openapi: OpenApi,
     pub flow: Arc<Flow>,
     pub timeline: Timeline,
-    pub audit: Option<Arc<dyn AuditSink>>,
+    pub audit: Option<Arc<Audit>>,
     pub more_metrics: MoreMetrics,
     pub stopping: watch::Receiver<bool>,
     pub address: SocketAddr,
@@ -74,6 +76,8 @@ pub(crate) struct Call<'a> {
     pub path: &'a str,
     pub user: Arc<User>,
     pub now: Timestamp,
+    /// `None`: it is not recorded.
+    pub audited: Option<Arc<Audited>>,
 }
 
 pub(crate) async fn serve(
@@ -92,6 +96,8 @@ pub(crate) async fn serve(
         user: None,
         apply: false,
         schema: None,
+        name: None,
+        audited: None,
     };
     // Boxed, since the compiler cannot see through so many lifetimes that the future may move between threads.
     let handled: BoxFuture<'_, _> = Box::pin(handle(
@@ -103,7 +109,20 @@ pub(crate) async fn serve(
         body,
         &mut trace,
     ));
-    let mut answer = match handled.await {
+    let handled = if api.audit.is_some() {
+        match AssertUnwindSafe(handled).catch_unwind().await {
+            Ok(handled) => handled,
+            Err(panic) => {
+                if let Some(audited) = &trace.audited {
+                    audited.panicked(&*panic);
+                }
+                std::panic::resume_unwind(panic);
+            }
+        }
+    } else {
+        handled.await
+    };
+    let mut answer = match handled {
         Ok(answer) => answer,
         Err(failure) => {
             if matches!(&failure, Failure::Api(error) if error.reason == Reason::InternalError) {
@@ -113,10 +132,21 @@ pub(crate) async fn serve(
                     .unwrap_or_default();
                 tracing::error!(verb = trace.verb.as_str(), path = &*path, %body, "request failed");
             }
+            if let Some(audited) = &trace.audited
+                && let Ok(status) = failure.body()
+            {
+                audited.returned_value(&status);
+            }
             respond::failure(&failure, &parts.headers)
         }
     };
-    respond::name_request(&mut answer, &parts.headers);
+    let name = trace.name.take();
+    let name = name.or_else(|| respond::request_name(&parts.headers));
+    respond::name_request(&mut answer, name);
+    if let Some(audited) = trace.audited.take() {
+        audited.answered(answer.status().as_u16());
+        answer.body_mut().keep(audited);
+    }
     if let Some(schema) = &trace.schema {
         schema.mark(&mut answer);
     }
@@ -138,6 +168,35 @@ struct Trace {
     user: Option<Arc<User>>,
     apply: bool,
     schema: Option<Arc<Schema>>,
+    /// The request's name in its answer, if it is known already.
+    name: Option<http::HeaderValue>,
+    audited: Option<Arc<Audited>>,
+}
+
+impl Trace {
+    /// Begins to record the request, if the policy says so. `user`: `None` if who asks did not get in.
+    fn audit(
+        &mut self,
+        connection: &Connection,
+        parts: &Parts,
+        user: Option<&Arc<User>>,
+        attributes: &Attributes<'_>,
+        received: Timestamp,
+    ) {
+        let Some(audit) = &connection.api.audit else {
+            return;
+        };
+        self.name = respond::request_name(&parts.headers);
+        let name = self.name.as_ref().and_then(|name| name.to_str().ok());
+        self.audited = audit.begin(&Asked {
+            parts,
+            source: connection.source,
+            id: name.unwrap_or_default(),
+            user,
+            attributes,
+            received,
+        });
+    }
 }
 
 async fn handle(
@@ -151,20 +210,10 @@ async fn handle(
 ) -> Result<Answer, Failure> {
     let api = &*connection.api;
     let query = Query::parse(parts.uri.query())?;
-    if at.is_none()
-        && let Some(answer) = outside::open_to_all(api, parts, path, &query)
-    {
-        return Ok(answer);
-    }
     let now = Timestamp::now();
-    let mut user = api
-        .access
-        .authenticate(&parts.headers, &connection.peer, now)?;
     let verb = at.map_or(Verb::Other, |at| {
         at.verb(&parts.method, query.flag("watch"))
     });
-    trace.verb = verb;
-    trace.user = Some(Arc::clone(&user));
     let lower;
     let word = if verb == Verb::Other {
         lower = parts.method.as_str().to_ascii_lowercase();
@@ -177,7 +226,33 @@ async fn handle(
         path,
         resource: at,
     };
-    if let Some(other) = api.access.impersonate(&parts.headers, &user, &attributes)? {
+    let login = || {
+        api.access
+            .authenticate(&parts.headers, &connection.peer, now)
+    };
+    if at.is_none()
+        && let Some(answer) = outside::open_to_all(api, parts, path, &query)
+    {
+        if api.audit.is_some() {
+            let user = login().unwrap_or_else(|_| anonymous());
+            trace.audit(connection, parts, Some(&user), &attributes, now);
+        }
+        return Ok(answer);
+    }
+    let mut user = match login() {
+        Ok(user) => user,
+        Err(failure) => {
+            trace.audit(connection, parts, None, &attributes, now);
+            return Err(failure);
+        }
+    };
+    trace.verb = verb;
+    trace.user = Some(Arc::clone(&user));
+    trace.audit(connection, parts, Some(&user), &attributes, now);
+    if let Some((other, constraint)) = api.access.impersonate(&parts.headers, &user, &attributes)? {
+        if let Some(audited) = &trace.audited {
+            audited.impersonated(&other, &constraint);
+        }
         user = other;
         trace.user = Some(Arc::clone(&user));
     }
@@ -191,7 +266,11 @@ async fn handle(
         ),
         None => None,
     };
-    api.access.authorize(&user, &attributes)?;
+    let decision = api.access.decide(&user, &attributes);
+    if let Some(audited) = &trace.audited {
+        audited.decided(&decision);
+    }
+    decision.carry_out(&user, &attributes)?;
     let call = Call {
         api,
         served,
@@ -201,6 +280,7 @@ async fn handle(
         path,
         user,
         now,
+        audited: trace.audited.clone(),
     };
     let Some(at) = at else {
         return outside::answer(&call).await;
@@ -265,21 +345,5 @@ fn finish(
             user = trace.user.as_deref().map(|u| u.name.as_str()),
             "request"
         );
-    }
-    if let Some(audit) = &api.audit {
-        audit.record(&AuditRecord {
-            user: trace.user.as_deref(),
-            verb: trace.verb.as_str(),
-            path,
-            group: at.group,
-            version: at.version,
-            resource: at.resource,
-            subresource: at.subresource,
-            namespace: at.namespace,
-            name: at.name,
-            code,
-            took,
-            source: connection.source,
-        });
     }
 }

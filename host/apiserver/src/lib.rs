@@ -40,7 +40,7 @@ mod verbs;
 mod watching;
 
 pub use accounts::{KeyRing, KeyRingError, ServiceAccounts};
-pub use audit::{AuditRecord, AuditSink};
+pub use audit::{Audit, AuditConfig, AuditError, AuditLogConfig, AuditWebhookConfig, LogFormat};
 pub use auth::{
     Access, AlwaysAllow, Attributes, Authenticated, Authorizer, Decision, Masters,
     TokenAuthenticator,

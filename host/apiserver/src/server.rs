@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use crate::audit::AuditSink;
+use crate::audit::Audit;
 use crate::auth::Access;
 use crate::expressions::ByAccess;
 use crate::flow::Flow;
@@ -65,7 +65,8 @@ pub struct ServerConfig {
     /// Checks of `/livez`, and of `/readyz` besides those.
     pub live: Vec<HealthCheck>,
     pub ready: Vec<HealthCheck>,
-    pub audit: Option<Arc<dyn AuditSink>>,
+    /// Stopped with the server.
+    pub audit: Option<Arc<Audit>>,
     /// Requests that run at the same time, shared out among the priority levels; watches that have begun are not among them.
     pub max_in_flight: u32,
     /// Shown in `/metrics` besides the server's own.
@@ -141,6 +142,10 @@ impl Server {
                 .map(|flow| flow.metrics())
                 .unwrap_or_default()
         });
+        if let Some(audit) = &config.audit {
+            let source = Arc::clone(audit);
+            config.more_metrics.add(move || source.metrics());
+        }
         let api = Api {
             flow,
             timeline: Timeline::start(&config.registry),
@@ -218,6 +223,9 @@ impl Server {
                 "cutting connections that did not finish"
             );
             connections.shutdown().await;
+        }
+        if let Some(audit) = &api.audit {
+            Arc::clone(audit).stop().await;
         }
     }
 }
