@@ -29,7 +29,7 @@ mod trees;
 mod watch;
 mod write;
 
-pub use admission::policy::Authorize;
+pub use admission::policy::{Authorize, expression_warnings};
 pub use admission::{Admission, AdmissionRequest, Operation, readmit};
 pub use api::*;
 pub use codec::MAX_OBJECT_BYTES;

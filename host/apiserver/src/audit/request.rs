@@ -247,11 +247,11 @@ impl Audited {
             return;
         }
         forget(object);
-        for item in object["items"].as_array_mut().into_iter().flatten() {
-            forget(item);
-        }
-        for row in object["rows"].as_array_mut().into_iter().flatten() {
-            forget(&mut row["object"]);
+        for (list, inside) in [("items", ""), ("rows", "/object")] {
+            let items = object.get_mut(list).and_then(Value::as_array_mut);
+            for item in items.into_iter().flatten() {
+                item.pointer_mut(inside).into_iter().for_each(forget);
+            }
         }
     }
 

@@ -1,6 +1,9 @@
 //! Which writes a policy or webhook is about: rules by group, version, resource and operation; selectors by labels.
 //! Source: <https://kubernetes.io/docs/reference/access-authn-authz/validating-admission-policy/> (matchConstraints).
 
+use std::sync::Arc;
+
+use oarlock_kinds::Row;
 use oarlock_model::{LabelSelector, meta};
 use serde_json::Value;
 
@@ -16,6 +19,8 @@ pub struct Matching {
     excluded: Vec<Rule>,
     namespaces: LabelSelector,
     objects: LabelSelector,
+    /// Other versions of a kind that the rules name mean it, too.
+    equivalent: bool,
 }
 
 #[derive(Debug)]
@@ -35,6 +40,10 @@ fn texts(list: &Value) -> Vec<String> {
         .collect()
 }
 
+fn has(list: &[String], wanted: &str) -> bool {
+    list.iter().any(|t| t == "*" || t == wanted)
+}
+
 impl Rule {
     fn of(rule: &Value) -> Self {
         Self {
@@ -47,24 +56,26 @@ impl Rule {
         }
     }
 
-    fn fits(&self, target: &Target, operation: Operation) -> bool {
-        let row = &target.row;
-        let has = |list: &[String], wanted: &str| list.iter().any(|t| t == "*" || t == wanted);
+    fn fits(&self, row: &Row, target: &Target, operation: Operation) -> bool {
+        has(&self.groups, &row.group)
+            && has(&self.versions, &row.version)
+            && self.fits_elsewhere(target, operation)
+            && match self.scope.as_str() {
+                "Namespaced" => row.namespaced,
+                "Cluster" => !row.namespaced,
+                _ => true,
+            }
+    }
+
+    /// Whether it is about such requests, if they come in another group or version.
+    fn fits_elsewhere(&self, target: &Target, operation: Operation) -> bool {
         let resource = |pattern: &String| {
             let (resource, sub) = pattern.split_once('/').unwrap_or((pattern, ""));
-            let whole = resource == "*" || resource == row.resource;
+            let whole = resource == "*" || resource == target.row.resource;
             // `*` alone is every resource, and no subresource.
             whole && (sub == "*" || sub == target.subresource)
         };
-        let scope = match self.scope.as_str() {
-            "Namespaced" => row.namespaced,
-            "Cluster" => !row.namespaced,
-            _ => true,
-        };
-        scope
-            && has(&self.operations, operation.as_str())
-            && has(&self.groups, &row.group)
-            && has(&self.versions, &row.version)
+        has(&self.operations, operation.as_str())
             && self.resources.iter().any(resource)
             && (self.names.is_empty() || self.names.contains(&target.name))
     }
@@ -87,6 +98,7 @@ impl Matching {
             excluded: rules("excludeResourceRules").unwrap_or_default(),
             namespaces: selector("namespaceSelector")?,
             objects: selector("objectSelector")?,
+            equivalent: from["matchPolicy"] == "Equivalent",
         })
     }
 
@@ -97,13 +109,65 @@ impl Matching {
             excluded: Vec::new(),
             namespaces: LabelSelector::everything(),
             objects: LabelSelector::everything(),
+            equivalent: false,
         }
     }
 
     /// By kind and operation alone; cheap.
     pub fn fits_kind(&self, target: &Target, operation: Operation) -> bool {
-        let some = |rules: &[Rule]| rules.iter().any(|rule| rule.fits(target, operation));
+        self.fits_row(&target.row, target, operation)
+    }
+
+    fn fits_row(&self, row: &Row, target: &Target, operation: Operation) -> bool {
+        let some = |rules: &[Rule]| rules.iter().any(|rule| rule.fits(row, target, operation));
         self.rules.as_deref().is_none_or(some) && !some(&self.excluded)
+    }
+
+    /// False only if [`Self::row`] finds nothing; cheap.
+    pub fn may_fit(&self, target: &Target, operation: Operation) -> bool {
+        let elsewhere = |rules: &Vec<Rule>| {
+            rules
+                .iter()
+                .any(|rule| rule.fits_elsewhere(target, operation))
+        };
+        self.fits_kind(target, operation)
+            || (self.equivalent && self.rules.as_ref().is_some_and(elsewhere))
+    }
+
+    /// [`Self::row`], if the request is about what the selectors choose, too.
+    pub fn fitting(
+        &self,
+        registry: &Registry,
+        request: &AdmissionRequest<'_>,
+    ) -> Result<Option<Arc<Row>>, String> {
+        let Some(row) = self.row(registry, request.target, request.operation) else {
+            return Ok(None);
+        };
+        let chosen = self.fits_namespace(registry, request)? && self.fits_object(request);
+        Ok(chosen.then_some(row))
+    }
+
+    /// The kind that the rules mean by such a request: its own, or (if equivalent ones count) another version of it.
+    pub fn row(
+        &self,
+        registry: &Registry,
+        target: &Target,
+        operation: Operation,
+    ) -> Option<Arc<Row>> {
+        let own = &target.row;
+        if self.fits_kind(target, operation) {
+            return Some(Arc::clone(own));
+        }
+        if !self.may_fit(target, operation) {
+            return None;
+        }
+        let kinds = registry.kinds();
+        let mut others = kinds.rows().iter().filter(|row| {
+            row.storage_prefix == own.storage_prefix && row.stored && row.gvr() != own.gvr()
+        });
+        others
+            .find(|row| self.fits_row(row, target, operation))
+            .map(Arc::clone)
     }
 
     pub fn fits(
@@ -116,7 +180,7 @@ impl Matching {
             && self.fits_object(request))
     }
 
-    fn fits_object(&self, request: &AdmissionRequest<'_>) -> bool {
+    pub fn fits_object(&self, request: &AdmissionRequest<'_>) -> bool {
         if self.objects.is_everything() {
             return true;
         }
@@ -124,7 +188,7 @@ impl Matching {
         request.object.as_deref().is_some_and(fits) || request.old.is_some_and(fits)
     }
 
-    fn fits_namespace(
+    pub fn fits_namespace(
         &self,
         registry: &Registry,
         request: &AdmissionRequest<'_>,

@@ -114,7 +114,7 @@ impl Snapshot {
                 .current
                 .load()
                 .iter()
-                .any(|(policy, _)| policy.matching.fits_kind(target, operation))
+                .any(|(policy, _)| policy.matching.may_fit(target, operation))
     }
 
     fn refresh(&self) {
