@@ -24,6 +24,7 @@ mod openapi;
 mod outgoing;
 mod outside;
 pub mod pki;
+mod policies;
 mod query;
 mod rbac;
 mod respond;
@@ -48,6 +49,7 @@ pub use auth::{
 pub use health::HealthCheck;
 pub use metrics::MoreMetrics;
 pub use pki::{Identity, Pki, PkiError};
+pub use policies::check_policies;
 pub use rbac::Rbac;
 pub use route::{ResourcePath, Verb};
 pub use server::{Server, ServerConfig, ServerError};
