@@ -34,7 +34,8 @@ use crate::{outside, verbs};
 
 /// A request that is no watch is given up after this.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
-/// Requests (without watches) that are answered at the same time; more are told to come back.
+/// Requests that read, and requests that write (both without watches), that are answered at the same time; more are told to come
+/// back.
 const MAX_IN_FLIGHT: i64 = 4096;
 /// Watches open at the same time.
 const MAX_WATCHES: i64 = 65_536;
@@ -95,6 +96,7 @@ pub(crate) async fn serve(
         verb: Verb::Other,
         user: None,
         apply: false,
+        dry_run: false,
         schema: None,
         name: None,
         audited: None,
@@ -167,6 +169,7 @@ struct Trace {
     verb: Verb,
     user: Option<Arc<User>>,
     apply: bool,
+    dry_run: bool,
     schema: Option<Arc<Schema>>,
     /// The request's name in its answer, if it is known already.
     name: Option<http::HeaderValue>,
@@ -292,10 +295,15 @@ async fn handle(
         }
         return verbs::watch(&call, at, gauge).await;
     }
-    let (_gauge, in_flight) = Gauge::raise(&api.metrics, |m| &m.in_flight);
+    let in_flight: fn(&Metrics) -> &_ = match verb {
+        Verb::Get | Verb::List => |m| &m.reads_in_flight,
+        _ => |m| &m.writes_in_flight,
+    };
+    let (_gauge, in_flight) = Gauge::raise(&api.metrics, in_flight);
     if in_flight > MAX_IN_FLIGHT {
         return Err(Failure::too_many_requests());
     }
+    trace.dry_run = query.has("dryRun", "All");
     trace.apply = verb == Verb::Patch
         && crate::negotiate::patch_type(call.headers).is_ok_and(|t| t.is_apply());
     match tokio::time::timeout(REQUEST_TIMEOUT, verbs::answer(&call, at, verb, body)).await {
@@ -327,6 +335,7 @@ fn finish(
         sub: sub.and_then(|at| u8::try_from(at + 1).ok()).unwrap_or(0),
         verb: trace.verb,
         apply: trace.apply,
+        dry_run: trace.dry_run,
         namespaced: at.is_some_and(|at| !at.namespace.is_empty()),
         single: at.is_some_and(|at| !at.name.is_empty()),
         code,

@@ -3,6 +3,8 @@
 //! A request costs one look-up under a read lock and a few relaxed counters; names are put together only when they are
 //! read.
 
+mod open;
+
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -11,6 +13,9 @@ use std::time::Duration;
 
 use oarlock_kinds::Row;
 use parking_lot::RwLock;
+
+pub(crate) use open::Open;
+use open::Watches;
 
 use crate::route::Verb;
 
@@ -31,6 +36,7 @@ pub(crate) struct Key {
     pub sub: u8,
     pub verb: Verb,
     pub apply: bool,
+    pub dry_run: bool,
     pub namespaced: bool,
     pub single: bool,
     pub code: u16,
@@ -75,10 +81,11 @@ impl std::fmt::Debug for MoreMetrics {
 #[derive(Debug, Default)]
 pub(crate) struct Metrics {
     series: RwLock<HashMap<Key, Arc<Series>>>,
-    pub in_flight: AtomicI64,
+    pub reads_in_flight: AtomicI64,
+    pub writes_in_flight: AtomicI64,
     pub watches: AtomicI64,
+    pub watches_by_kind: Watches,
     pub connections: AtomicI64,
-    pub watch_events: AtomicU64,
     pub tls_failures: AtomicU64,
 }
 
@@ -151,41 +158,23 @@ impl Metrics {
         for group in all.chunk_by(|a, b| a.labels == b.labels) {
             render_histogram(&mut out, group);
         }
-        for (name, help, value) in [
-            (
-                "apiserver_current_inflight_requests",
-                "Requests being answered now.",
-                &self.in_flight,
-            ),
-            (
-                "apiserver_longrunning_requests",
-                "Watches open now.",
-                &self.watches,
-            ),
-            (
-                "apiserver_open_connections",
-                "Client connections open now.",
-                &self.connections,
-            ),
+        let name = "apiserver_current_inflight_requests";
+        head(&mut out, name, "gauge", "Requests being answered now.");
+        for (kind, count) in [
+            ("mutating", &self.writes_in_flight),
+            ("readOnly", &self.reads_in_flight),
         ] {
-            head(&mut out, name, "gauge", help);
-            let _ = writeln!(out, "{name} {}", value.load(Relaxed));
+            let count = count.load(Relaxed);
+            let _ = writeln!(out, "{name}{{request_kind=\"{kind}\"}} {count}");
         }
-        for (name, help, value) in [
-            (
-                "apiserver_watch_events_total",
-                "Events sent to watchers.",
-                &self.watch_events,
-            ),
-            (
-                "apiserver_tls_handshake_errors_total",
-                "Connections that did not get through the handshake.",
-                &self.tls_failures,
-            ),
-        ] {
-            head(&mut out, name, "counter", help);
-            let _ = writeln!(out, "{name} {}", value.load(Relaxed));
-        }
+        self.watches_by_kind.render(&mut out);
+        let name = "apiserver_open_connections";
+        head(&mut out, name, "gauge", "Client connections open now.");
+        let _ = writeln!(out, "{name} {}", self.connections.load(Relaxed));
+        let name = "apiserver_tls_handshake_errors_total";
+        let help = "Connections that did not get through the handshake.";
+        head(&mut out, name, "counter", help);
+        let _ = writeln!(out, "{name} {}", self.tls_failures.load(Relaxed));
         head(
             &mut out,
             "apiserver_storage_revision",
@@ -193,16 +182,19 @@ impl Metrics {
             "The newest revision of the store.",
         );
         let _ = writeln!(out, "apiserver_storage_revision {revision}");
-        head(
-            &mut out,
-            "apiserver_resource_objects",
-            "gauge",
-            "Objects stored, by resource.",
-        );
+        // The first is the older name, which most dashboards know.
+        let name = "apiserver_storage_objects";
+        head(&mut out, name, "gauge", "Objects stored, by resource.");
         for (resource, count) in objects {
+            let _ = writeln!(out, "{name}{{resource=\"{resource}\"}} {count}");
+        }
+        let name = "apiserver_resource_objects";
+        head(&mut out, name, "gauge", "Objects stored, by resource.");
+        for (resource, count) in objects {
+            let (resource, group) = resource.split_once('.').unwrap_or((resource, ""));
             let _ = writeln!(
                 out,
-                "apiserver_resource_objects{{resource=\"{resource}\"}} {count}"
+                "{name}{{group=\"{group}\",resource=\"{resource}\"}} {count}"
             );
         }
         out
@@ -279,9 +271,10 @@ fn labels(key: Key, row: Option<&Row>) -> String {
         .checked_sub(1)
         .and_then(|at| row?.subresources.get(at))
         .map_or("", |sub| sub.name.as_str());
+    let dry_run = if key.dry_run { "All" } else { "" };
     format!(
         "verb=\"{verb}\",group=\"{group}\",version=\"{version}\",resource=\"{resource}\",subresource=\"{sub}\",\
-         scope=\"{scope}\",component=\"apiserver\",dry_run=\"\""
+         scope=\"{scope}\",component=\"apiserver\",dry_run=\"{dry_run}\""
     )
 }
 
@@ -315,6 +308,7 @@ mod tests {
             sub: 0,
             verb: Verb::Get,
             apply: false,
+            dry_run: false,
             namespaced: false,
             single: false,
             code: 200,
@@ -329,7 +323,9 @@ mod tests {
             r#"le="60"} 1"#,
             r#"le="+Inf"} 2"#,
             "apiserver_storage_revision 7",
-            r#"apiserver_resource_objects{resource="pods"} 3"#,
+            r#"apiserver_storage_objects{resource="pods"} 3"#,
+            r#"apiserver_resource_objects{group="",resource="pods"} 3"#,
+            r#"apiserver_current_inflight_requests{request_kind="mutating"} 0"#,
         ] {
             assert!(text.contains(line), "{line}\n{text}");
         }

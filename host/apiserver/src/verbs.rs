@@ -14,7 +14,7 @@ use crate::body;
 use crate::encode::{Framer, IncludeObject, ItemForm, metadata_text, scale_columns};
 use crate::failure::Failure;
 use crate::handler::Call;
-use crate::metrics::Gauge;
+use crate::metrics::{Gauge, Key};
 use crate::negotiate::{self, Format, PatchType, Shape, Wanted};
 use crate::outgoing::{GZIP_FROM_BYTES, ListBody, Outgoing};
 use crate::query::{PatchForm, WriteOptions};
@@ -380,12 +380,23 @@ pub(crate) async fn watch(
         .watch(&reading(call), &target, &options)
         .await?;
     let api = call.api;
+    let kind = call.served.kind(at.group_version, at.resource);
+    let key = Key {
+        kind: kind.map_or(u32::MAX, |kind| kind.number),
+        sub: 0,
+        verb: Verb::Watch,
+        apply: false,
+        dry_run: false,
+        namespaced: !at.namespace.is_empty(),
+        single: !at.name.is_empty(),
+        code: 0,
+    };
     let body = watching::body(
         stream,
         Framer::new(form, wanted.format),
         lifetime,
         api.stopping.clone(),
-        &api.metrics,
+        api.metrics.watches_by_kind.open(key, row),
         gauge,
     );
     Ok(respond::answer(200, content_type, Outgoing::Stream(body)))

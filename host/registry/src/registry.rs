@@ -13,6 +13,7 @@ use crate::Admission;
 use crate::admission::policy::Authorize;
 use crate::admission::{builtin, policy};
 use crate::definitions::{self, Follower, KnownDefinitions};
+use crate::meter::Meter;
 use crate::services::ServiceAllocators;
 use crate::trees::TreeCache;
 
@@ -31,6 +32,7 @@ pub struct Registry {
     /// The table in force. Replaced as a whole by `custom`; who needs it for longer than a look-up takes a snapshot once.
     kinds: ArcSwap<Kinds>,
     admission: Vec<Arc<dyn Admission>>,
+    meter: Meter,
     /// Whom the expressions of policies ask; set once by whoever authorizes requests.
     authorizer: OnceLock<Arc<dyn Authorize>>,
     services: ServiceAllocators,
@@ -46,10 +48,13 @@ impl Registry {
         admission.extend(policy::plugins(&config.store, &config.kinds));
         admission.extend(config.admission);
         admission.push(builtin::last());
+        let meter = Meter::default();
+        let admission = meter.watch(admission);
         let registry = Self {
             store: config.store,
             kinds: ArcSwap::new(config.kinds),
             admission,
+            meter,
             authorizer: OnceLock::new(),
             services: ServiceAllocators::default(),
             trees: TreeCache::default(),
@@ -91,6 +96,10 @@ impl Registry {
 
     pub(crate) fn admission(&self) -> &[Arc<dyn Admission>] {
         &self.admission
+    }
+
+    pub(crate) fn meter(&self) -> &Meter {
+        &self.meter
     }
 
     pub(crate) fn services(&self) -> &ServiceAllocators {

@@ -232,7 +232,7 @@ async fn the_audit_is_told_of_failures_and_annotations() {
         json!({
             "validations": [{"expression": "true"}, {"expression": "object.data.a == 'b'", "message": "not b"}],
             "auditAnnotations": [
-                {"key": "a", "valueExpression": "object.data.a == 'b' ? null : ' ' + object.data.a + ' '"},
+                {"key": "a", "valueExpression": "object.data.a == 'b' ? ' ' : ' ' + object.data.a + ' '"},
                 {"key": "empty", "valueExpression": "''"},
             ],
         }),
@@ -255,7 +255,7 @@ async fn the_audit_is_told_of_failures_and_annotations() {
     assert!(
         error
             .message
-            .contains("denied request: expression 'object.data.a == 'b' ? null"),
+            .contains("denied request: expression 'object.data.a == 'b' ? ' '"),
         "{}",
         error.message
     );
@@ -309,7 +309,7 @@ async fn equivalent_versions_are_judged_as_the_version_that_the_rules_name() {
     };
     let scaler = |name: &str, percent: u32| {
         json!({"metadata": {"name": name}, "spec": {
-            "maxReplicas": 2, "scaleTargetRef": {"kind": "Deployment", "name": "d"},
+            "maxReplicas": 2, "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "d"},
             "metrics": [{"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": percent}}}],
         }})
     };

@@ -176,7 +176,7 @@ async fn requests_are_recorded_as_the_policy_says() {
     admin.get("/healthz").await;
     admin.get("/api/v1/namespaces/default").await;
     admin
-        .get("/api/v1/namespaces/default/pods?watch=1&timeoutSeconds=0")
+        .get("/api/v1/namespaces/default/pods?watch=1&timeoutSeconds=1")
         .await;
     let account = json!({"metadata": {"name": "default"}});
     admin
@@ -309,7 +309,7 @@ async fn requests_are_recorded_as_the_policy_says() {
     );
     let watched = of(
         &events,
-        "/api/v1/namespaces/default/pods?watch=1&timeoutSeconds=0",
+        "/api/v1/namespaces/default/pods?watch=1&timeoutSeconds=1",
         "",
     );
     assert_eq!(

@@ -113,7 +113,7 @@ impl Admission for ValidatingPolicies {
                         reason,
                     };
                     for failed in outcome.failed {
-                        binding.act(request, policy, &failed);
+                        binding.act(registry, request, policy, &failed);
                         if binding.denies {
                             denials.push(deny(failed.message, failed.reason));
                         }
@@ -173,9 +173,25 @@ struct Told<'a> {
 }
 
 impl Binding {
-    /// Warns, and tells the audit, if the binding says so.
-    fn act(&self, request: &AdmissionRequest<'_>, policy: &Policy, failed: &Failed) {
+    /// Warns, and tells the audit, if the binding says so; counts.
+    fn act(
+        &self,
+        registry: &Registry,
+        request: &AdmissionRequest<'_>,
+        policy: &Policy,
+        failed: &Failed,
+    ) {
         let (context, message) = (request.context, &failed.message);
+        for (does, action) in [
+            (self.denies, "deny"),
+            (self.warns, "warn"),
+            (self.audits, "audit"),
+        ] {
+            if does {
+                let meter = registry.meter();
+                meter.checked(&policy.name, &self.name, failed.is_error, action);
+            }
+        }
         if self.warns {
             let (policy, binding) = (&policy.name, &self.name);
             context.warn(format!(

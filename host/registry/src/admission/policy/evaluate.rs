@@ -13,6 +13,8 @@ const MAX_NOTE_BYTES: usize = 10 * 1024;
 pub(super) struct Failed {
     pub index: usize,
     pub message: String,
+    /// It could not be evaluated.
+    pub is_error: bool,
     /// Empty: `Invalid`.
     pub reason: String,
 }
@@ -40,6 +42,7 @@ pub(super) fn evaluate<'p>(policy: &'p Policy, names: &Names<'_>) -> Outcome<'p>
             outcome.failed.push(Failed {
                 index: 0,
                 message,
+                is_error: true,
                 reason: String::new(),
             });
         }
@@ -48,15 +51,25 @@ pub(super) fn evaluate<'p>(policy: &'p Policy, names: &Names<'_>) -> Outcome<'p>
     let left = |before: u64| POLICY_BUDGET.saturating_sub(activation.cost() - before);
     let before = activation.cost();
     for (index, validation) in policy.validations.iter().enumerate() {
-        let (message, reason) = match validation.program.eval_limited(&activation, left(before)) {
-            Ok(Cel::Bool(true)) => continue,
-            Ok(_) => (message(validation, &activation), validation.reason.clone()),
-            Err(_) if policy.ignores_failures => continue,
-            Err(error) => (failed(validation.program.text(), &error), String::new()),
-        };
+        let (message, reason, is_error) =
+            match validation.program.eval_limited(&activation, left(before)) {
+                Ok(Cel::Bool(true)) => continue,
+                Ok(_) => (
+                    message(validation, &activation),
+                    validation.reason.clone(),
+                    false,
+                ),
+                Err(_) if policy.ignores_failures => continue,
+                Err(error) => (
+                    failed(validation.program.text(), &error),
+                    String::new(),
+                    true,
+                ),
+            };
         outcome.failed.push(Failed {
             index,
             message,
+            is_error,
             reason,
         });
     }
