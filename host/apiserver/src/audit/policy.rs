@@ -273,9 +273,8 @@ fn check(rule: &WrittenRule, at: &str, causes: &mut Vec<Cause>) {
             ));
         }
     }
-    if !rule.non_resource_urls.is_empty()
-        && !(rule.resources.is_empty() && rule.namespaces.is_empty())
-    {
+    let of_resources = !rule.resources.is_empty() || !rule.namespaces.is_empty();
+    if !rule.non_resource_urls.is_empty() && of_resources {
         causes.push(Cause::invalid(
             format!("{at}.nonResourceURLs"),
             &json!(rule.non_resource_urls),

@@ -247,7 +247,9 @@ async fn dropped_watches_are_forgotten() {
         let text = String::from_utf8(text.to_vec()).unwrap();
         let line = text
             .lines()
-            .find(|l| l.starts_with("apiserver_longrunning_requests "))
+            .find(|l| {
+                l.starts_with("apiserver_longrunning_requests{") && l.contains("resource=\"pods\"")
+            })
             .unwrap();
         line.rsplit(' ').next().unwrap().parse::<u32>().unwrap()
     };
