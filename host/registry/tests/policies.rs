@@ -332,3 +332,46 @@ async fn equivalent_versions_are_judged_as_the_version_that_the_rules_name() {
     let error = create(scaler("c", 20)).await.unwrap_err();
     assert!(error.message.contains("'equivalent'"), "{}", error.message);
 }
+
+#[tokio::test]
+async fn a_mutation_of_another_version_comes_back_in_the_caller_s() {
+    let house = House::new().await;
+    let rules = json!({"matchPolicy": "Equivalent", "resourceRules": [{
+        "apiGroups": ["autoscaling"], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["horizontalpodautoscalers"],
+    }]});
+    let mutation = "Object{spec: Object.spec{targetCPUUtilizationPercentage: object.spec.targetCPUUtilizationPercentage + 5}}";
+    let object = json!({"metadata": {"name": "m"}, "spec": {
+        "matchConstraints": rules, "reinvocationPolicy": "Never", "failurePolicy": "Fail",
+        "mutations": [{"patchType": "ApplyConfiguration", "applyConfiguration": {"expression": mutation}}],
+    }});
+    house
+        .create(GROUP, "mutatingadmissionpolicies", object)
+        .await
+        .unwrap();
+    let bound = json!({"metadata": {"name": "m"}, "spec": {"policyName": "m"}});
+    house
+        .create(GROUP, "mutatingadmissionpolicybindings", bound)
+        .await
+        .unwrap();
+    let row = house
+        .registry
+        .kinds()
+        .resource("autoscaling", "v2", "horizontalpodautoscalers")
+        .unwrap();
+    let target = oarlock_registry::Target::new(&row, "default", "");
+    let body = json!({"metadata": {"name": "a"}, "spec": {
+        "maxReplicas": 2, "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "d"},
+        "metrics": [{"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 10}}}],
+    }});
+    let made = house
+        .registry
+        .create(&ctx(), &target, Body::Value(body))
+        .await
+        .unwrap();
+    let made = made.to_value().unwrap();
+    assert_eq!(made["apiVersion"], "autoscaling/v2");
+    assert_eq!(
+        made["spec"]["metrics"][0]["resource"]["target"]["averageUtilization"],
+        15
+    );
+}

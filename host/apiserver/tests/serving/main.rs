@@ -6,6 +6,7 @@ mod audit;
 mod certificates;
 mod harness;
 mod hostile;
+mod metrics;
 mod travel;
 
 use std::io::Read as _;

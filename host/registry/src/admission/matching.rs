@@ -170,16 +170,6 @@ impl Matching {
             .map(Arc::clone)
     }
 
-    pub fn fits(
-        &self,
-        registry: &Registry,
-        request: &AdmissionRequest<'_>,
-    ) -> Result<bool, String> {
-        Ok(self.fits_kind(request.target, request.operation)
-            && self.fits_namespace(registry, request)?
-            && self.fits_object(request))
-    }
-
     pub fn fits_object(&self, request: &AdmissionRequest<'_>) -> bool {
         if self.objects.is_everything() {
             return true;

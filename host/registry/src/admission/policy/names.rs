@@ -154,19 +154,27 @@ impl Seen {
         if own.gvk() == row.gvk() {
             return None;
         }
-        let turned = |object: &Value| {
-            let mut object = object.clone();
-            own.store(&mut object);
-            row.show(&mut object);
-            meta::set_type(&mut object, row.api_version(), row.kind.as_str());
-            object
-        };
+        let turned = |object: &Value| in_version(object, own, row);
         Some(Self {
             row: Arc::clone(row),
             object: request.object.as_deref().map(turned),
             old: request.old.map(turned),
         })
     }
+
+    /// The object in that version, or the given one if there is none.
+    pub fn object<'s>(&'s self, given: &'s Value) -> &'s Value {
+        self.object.as_ref().unwrap_or(given)
+    }
+}
+
+/// An object of one kind as another version of it.
+pub(super) fn in_version(object: &Value, from: &Row, to: &Row) -> Value {
+    let mut object = object.clone();
+    from.store(&mut object);
+    to.show(&mut object);
+    meta::set_type(&mut object, to.api_version(), to.kind.as_str());
+    object
 }
 
 /// How a namespace's times are read.
