@@ -145,6 +145,8 @@ impl Drop for Flow {
 #[derive(Debug)]
 pub(crate) struct Seat {
     schema: Arc<Schema>,
+    /// How long it took to get it.
+    pub waited: Duration,
     _ticket: Option<Ticket>,
 }
 
@@ -245,6 +247,7 @@ impl Flow {
         counters.executing.fetch_add(1, Relaxed);
         Ok(Seat {
             schema: Arc::clone(schema),
+            waited,
             _ticket: ticket,
         })
     }

@@ -97,6 +97,7 @@ pub(crate) async fn serve(
         user: None,
         apply: false,
         dry_run: false,
+        waited: Duration::ZERO,
         schema: None,
         name: None,
         audited: None,
@@ -170,6 +171,8 @@ struct Trace {
     user: Option<Arc<User>>,
     apply: bool,
     dry_run: bool,
+    /// For a seat.
+    waited: Duration,
     schema: Option<Arc<Schema>>,
     /// The request's name in its answer, if it is known already.
     name: Option<http::HeaderValue>,
@@ -261,7 +264,7 @@ async fn handle(
     }
     trace.schema = api.flow.classify(&user, word, path, at);
     // Held until there is an answer; a watch gives it back when it has begun.
-    let _seat = match &trace.schema {
+    let seat = match &trace.schema {
         Some(schema) => Some(
             api.flow
                 .seat(schema, &user, at.map_or("", |at| at.namespace))
@@ -269,6 +272,7 @@ async fn handle(
         ),
         None => None,
     };
+    trace.waited = seat.as_ref().map_or(Duration::ZERO, |seat| seat.waited);
     let decision = api.access.decide(&user, &attributes);
     if let Some(audited) = &trace.audited {
         audited.decided(&decision);
@@ -340,7 +344,8 @@ fn finish(
         single: at.is_some_and(|at| !at.name.is_empty()),
         code,
     };
-    api.metrics.observe(key, kind.map(|k| &*k.row), took);
+    api.metrics
+        .observe(key, kind.map(|k| &*k.row), took, trace.waited);
     let at = at.unwrap_or_default();
     if tracing::enabled!(tracing::Level::DEBUG) {
         tracing::debug!(

@@ -12,7 +12,8 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use oarlock_kinds::Row;
-use parking_lot::RwLock;
+use oarlock_registry::Histogram;
+use parking_lot::{Mutex, RwLock};
 
 pub(crate) use open::Open;
 use open::Watches;
@@ -24,6 +25,13 @@ const BUCKETS_SECONDS: [f64; 23] = [
     0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0,
     10.0, 15.0, 20.0, 30.0, 45.0, 60.0,
 ];
+/// The same of its indicator of service, which leaves out what is not the server's own time.
+const SERVED_SECONDS: [f64; 21] = [
+    0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0, 20.0,
+    30.0, 45.0, 60.0,
+];
+/// How labels end of what is no dry run.
+const NO_DRY_RUN: &str = ",dry_run=\"\"";
 /// More series than this are not kept: outside input must not grow them without end.
 const MAX_SERIES: usize = 16_384;
 
@@ -49,6 +57,14 @@ struct Series {
     count: AtomicU64,
     micros: AtomicU64,
     buckets: [AtomicU64; BUCKETS_SECONDS.len()],
+    served: Option<Arc<Served>>,
+}
+
+/// How long the server itself took, whatever it answered.
+#[derive(Debug)]
+struct Served {
+    labels: String,
+    took: Histogram<21>,
 }
 
 type Source = Box<dyn Fn() -> String + Send + Sync>;
@@ -81,6 +97,8 @@ impl std::fmt::Debug for MoreMetrics {
 #[derive(Debug, Default)]
 pub(crate) struct Metrics {
     series: RwLock<HashMap<Key, Arc<Series>>>,
+    /// By keys without code and dry run.
+    served: Mutex<HashMap<Key, Arc<Served>>>,
     pub reads_in_flight: AtomicI64,
     pub writes_in_flight: AtomicI64,
     pub watches: AtomicI64,
@@ -90,7 +108,8 @@ pub(crate) struct Metrics {
 }
 
 impl Metrics {
-    pub fn observe(&self, key: Key, row: Option<&Row>, took: Duration) {
+    /// `waited`: for a seat; a part of `took`.
+    pub fn observe(&self, key: Key, row: Option<&Row>, took: Duration, waited: Duration) {
         let known = self.series.read().get(&key).map(Arc::clone);
         let Some(series) = known.or_else(|| self.add(key, row)) else {
             return;
@@ -102,6 +121,9 @@ impl Metrics {
         series
             .micros
             .fetch_add(u64::try_from(took.as_micros()).unwrap_or(u64::MAX), Relaxed);
+        if let Some(served) = &series.served {
+            served.took.observe(took.saturating_sub(waited));
+        }
         let seconds = took.as_secs_f64();
         if let Some(bucket) = BUCKETS_SECONDS
             .iter()
@@ -124,9 +146,26 @@ impl Metrics {
                 count: AtomicU64::new(0),
                 micros: AtomicU64::new(0),
                 buckets: Default::default(),
+                served: (key.verb != Verb::Watch).then(|| self.served(key, row)),
             })
         });
         Some(Arc::clone(series))
+    }
+
+    fn served(&self, key: Key, row: Option<&Row>) -> Arc<Served> {
+        let key = Key {
+            code: 0,
+            dry_run: false,
+            ..key
+        };
+        let mut all = self.served.lock();
+        Arc::clone(all.entry(key).or_insert_with(|| {
+            let labels = labels(key, row);
+            Arc::new(Served {
+                labels: labels.trim_end_matches(NO_DRY_RUN).to_owned(),
+                took: Histogram::new(SERVED_SECONDS),
+            })
+        }))
     }
 
     /// Prometheus text. `revision` and `objects` (count by resource) describe the store.
@@ -157,6 +196,14 @@ impl Metrics {
         );
         for group in all.chunk_by(|a, b| a.labels == b.labels) {
             render_histogram(&mut out, group);
+        }
+        let name = "apiserver_request_sli_duration_seconds";
+        let help = "How long requests took without their wait for a seat, watches left out.";
+        head(&mut out, name, "histogram", help);
+        let mut served: Vec<Arc<Served>> = self.served.lock().values().map(Arc::clone).collect();
+        served.sort_by(|a, b| a.labels.cmp(&b.labels));
+        for one in &served {
+            one.took.render(&mut out, name, &one.labels);
         }
         let name = "apiserver_current_inflight_requests";
         head(&mut out, name, "gauge", "Requests being answered now.");
@@ -313,8 +360,10 @@ mod tests {
             single: false,
             code: 200,
         };
-        metrics.observe(key, None, Duration::from_millis(30));
-        metrics.observe(Key { code: 404, ..key }, None, Duration::from_secs(100));
+        let none = Duration::ZERO;
+        metrics.observe(key, None, Duration::from_millis(30), none);
+        let long = Duration::from_secs(100);
+        metrics.observe(Key { code: 404, ..key }, None, long, long);
         let text = metrics.render(7, &[("pods".to_owned(), 3)]);
         for line in [
             r#"apiserver_request_total{code="404",verb="GET",group="","#,
@@ -323,6 +372,7 @@ mod tests {
             r#"le="60"} 1"#,
             r#"le="+Inf"} 2"#,
             "apiserver_storage_revision 7",
+            r#"scope="",component="apiserver",le="0.05"} 2"#,
             r#"apiserver_storage_objects{resource="pods"} 3"#,
             r#"apiserver_resource_objects{group="",resource="pods"} 3"#,
             r#"apiserver_current_inflight_requests{request_kind="mutating"} 0"#,

@@ -261,6 +261,9 @@ pub(crate) async fn answer(
     let Some(text) = custom.and_then(|c| c.deprecation.as_deref()).or(built_in) else {
         return result;
     };
+    if let Some(audited) = &call.audited {
+        audited.trail.note("k8s.io/deprecated", "true");
+    }
     match result {
         Ok(mut answer) => {
             respond::warn_first(&mut answer, text);

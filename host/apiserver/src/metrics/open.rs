@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 use oarlock_kinds::Row;
 use parking_lot::RwLock;
 
-use super::{Key, MAX_SERIES, head, labels};
+use super::{Key, MAX_SERIES, NO_DRY_RUN, head, labels};
 
 #[derive(Debug, Default)]
 pub(crate) struct Series {
@@ -76,7 +76,7 @@ impl Watches {
         head(out, name, "gauge", "Watches open now.");
         for (labels, count) in open {
             // Whether a watch is a dry run is no question.
-            let labels = labels.trim_end_matches(",dry_run=\"\"");
+            let labels = labels.trim_end_matches(NO_DRY_RUN);
             let _ = writeln!(out, "{name}{{{labels}}} {count}");
         }
         let name = "apiserver_watch_events_total";

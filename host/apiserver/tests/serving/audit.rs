@@ -174,6 +174,7 @@ async fn requests_are_recorded_as_the_policy_says() {
     let other = [("impersonate-user", "kelp")];
     admin.call(Method::GET, "/api/v1/secrets", &other, "").await;
     admin.get("/healthz").await;
+    admin.get("/api/v1/endpoints").await;
     admin.get("/api/v1/namespaces/default").await;
     admin
         .get("/api/v1/namespaces/default/pods?watch=1&timeoutSeconds=1")
@@ -317,6 +318,11 @@ async fn requests_are_recorded_as_the_policy_says() {
         [&"ResponseComplete", &"ResponseStarted"]
     );
     assert_eq!(watched["ResponseStarted"]["verb"], "watch");
+    let deprecated = of(&events, "/api/v1/endpoints", "");
+    assert_eq!(
+        deprecated["ResponseComplete"]["annotations"]["k8s.io/deprecated"],
+        "true"
+    );
     let pods = of(&events, pods, "");
     assert_eq!(
         pods["ResponseComplete"]["annotations"]["pod-security.kubernetes.io/enforce-policy"],

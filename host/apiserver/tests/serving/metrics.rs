@@ -60,6 +60,7 @@ async fn every_sample_has_a_head_and_strangers_make_no_series() {
         r#"apiserver_request_total{code="201",verb="POST",group="",version="v1",resource="configmaps",subresource="",scope="namespace",component="apiserver",dry_run=""} 1"#,
         r#"apiserver_request_total{code="409",verb="POST",group="",version="v1",resource="configmaps",subresource="",scope="namespace",component="apiserver",dry_run="All"} 1"#,
         "apiserver_request_duration_seconds_bucket{",
+        r#"apiserver_request_sli_duration_seconds_count{verb="POST",group="",version="v1",resource="configmaps",subresource="",scope="namespace",component="apiserver"} 2"#,
         r#"apiserver_current_inflight_requests{request_kind="readOnly"} 0"#,
         r#"apiserver_longrunning_requests{verb="WATCH",group="",version="v1",resource="configmaps""#,
         r#"apiserver_watch_events_total{group="",version="v1",resource="configmaps"} 1"#,
