@@ -1,13 +1,16 @@
 //! An API server by itself, in memory: no scheduler, no controllers, no nodes. For trying clients and replaying recordings.
 //!
 //! `serve [--listen ADDR:PORT] [--data-dir DIR] [--anonymous] [--token-auth-file FILE] [--max-requests-inflight N]
-//! [--max-mutating-requests-inflight N]`; prints the address and where the kubeconfig is.
+//! [--max-mutating-requests-inflight N] [--audit-policy-file FILE --audit-log-path FILE]`; prints the address and where the kubeconfig is.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use oarlock_apiserver::{KeyRing, Rbac, Server, ServerConfig, ServiceAccounts, StaticTokens, pki};
+use oarlock_apiserver::{
+    Audit, AuditConfig, AuditLogConfig, KeyRing, LogFormat, Rbac, Server, ServerConfig,
+    ServiceAccounts, StaticTokens, pki,
+};
 use oarlock_registry::{Config, Registry};
 
 type Outcome = Result<(), Box<dyn std::error::Error>>;
@@ -21,6 +24,7 @@ async fn main() -> Outcome {
     let mut data_dir: Option<PathBuf> = None;
     let mut anonymous = false;
     let mut token_file: Option<PathBuf> = None;
+    let mut audit = AuditConfig::default();
     let (mut reads, mut writes) = (400_u32, 200_u32);
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
@@ -37,6 +41,16 @@ async fn main() -> Outcome {
             }
             "--max-mutating-requests-inflight" => {
                 writes = arguments.next().ok_or("how many requests?")?.parse()?;
+            }
+            "--audit-policy-file" => audit.policy_file = arguments.next().map(PathBuf::from),
+            "--audit-log-path" => {
+                audit.log = arguments.next().map(|path| AuditLogConfig {
+                    path: path.into(),
+                    format: LogFormat::Json,
+                    max_age_days: 0,
+                    max_backups: 0,
+                    max_size_mib: 0,
+                });
             }
             "--anonymous" => anonymous = true,
             "--token-auth-file" => token_file = arguments.next().map(PathBuf::from),
@@ -69,6 +83,7 @@ async fn main() -> Outcome {
     if let Some(file) = &token_file {
         config.access.tokens.push(StaticTokens::read(file)?);
     }
+    config.audit = Audit::start(&audit)?;
     config.access.anonymous = anonymous;
     config.access.authorizers.push(rbac);
     let server = Server::bind(config).await?;

@@ -58,6 +58,19 @@ pub enum Decision {
     NoOpinion(String),
 }
 
+impl Decision {
+    pub(crate) fn carry_out(
+        &self,
+        user: &User,
+        attributes: &Attributes<'_>,
+    ) -> Result<(), Failure> {
+        match self {
+            Self::Allow(_) => Ok(()),
+            Self::Deny(why) | Self::NoOpinion(why) => Err(forbidden(user, attributes, why)),
+        }
+    }
+}
+
 pub trait Authorizer: Send + Sync + Debug {
     fn authorize(&self, user: &User, attributes: &Attributes<'_>) -> Decision;
 
@@ -178,12 +191,7 @@ impl Access {
         user: &User,
         attributes: &Attributes<'_>,
     ) -> Result<(), Failure> {
-        match self.decide(user, attributes) {
-            Decision::Allow(_) => Ok(()),
-            Decision::Deny(why) | Decision::NoOpinion(why) => {
-                Err(forbidden(user, attributes, &why))
-            }
-        }
+        self.decide(user, attributes).carry_out(user, attributes)
     }
 
     /// What all authorizers together say.
@@ -210,7 +218,7 @@ fn bearer(value: &str) -> Option<&str> {
     (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
 }
 
-fn anonymous() -> Arc<User> {
+pub(crate) fn anonymous() -> Arc<User> {
     Arc::new(User {
         name: "system:anonymous".to_owned(),
         groups: vec![UNAUTHENTICATED.to_owned()],

@@ -2,7 +2,7 @@
 
 use oarlock_registry::{AuthorizationAttributes, AuthorizationDecision, Authorize, User};
 
-use crate::auth::{Access, Attributes};
+use crate::auth::{Access, Attributes, Decision};
 use crate::route::ResourcePath;
 
 #[derive(Debug)]
@@ -25,9 +25,14 @@ impl Authorize for ByAccess {
             path: &asked.path,
             resource,
         };
+        let decision = self.0.decide(user, &attributes);
+        let allowed = matches!(decision, Decision::Allow(_));
+        let (Decision::Allow(reason) | Decision::Deny(reason) | Decision::NoOpinion(reason)) =
+            decision;
         AuthorizationDecision {
-            allowed: self.0.authorize(user, &attributes).is_ok(),
-            ..AuthorizationDecision::default()
+            allowed,
+            reason,
+            error: None,
         }
     }
 }

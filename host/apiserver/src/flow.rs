@@ -17,7 +17,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use http::HeaderValue;
 use oarlock_model::meta;
-use oarlock_registry::{Registry, User};
+use oarlock_registry::{Histogram, Registry, User};
 use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::task::JoinHandle;
@@ -31,7 +31,7 @@ use crate::route::ResourcePath;
 /// A request waits in its queue no longer than this: a quarter of the time that requests have, as upstream.
 const WAIT_LIMIT: Duration = Duration::from_secs(15);
 /// Subresources whose requests last as long as their callers like; they are not counted.
-const LONG_RUNNING: [&str; 5] = ["attach", "exec", "proxy", "log", "portforward"];
+pub(crate) const LONG_RUNNING: [&str; 5] = ["attach", "exec", "proxy", "log", "portforward"];
 
 /// A flow schema, as requests see it, with the level that it leads to.
 #[derive(Debug)]
@@ -53,7 +53,7 @@ enum By {
     Namespace,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Counters {
     executing: AtomicU64,
     waiting: AtomicU64,
@@ -61,6 +61,28 @@ struct Counters {
     queue_full: AtomicU64,
     no_seat: AtomicU64,
     timed_out: AtomicU64,
+    waited: Histogram<13>,
+    waited_in_vain: Histogram<13>,
+}
+
+impl Default for Counters {
+    fn default() -> Self {
+        // Upper bounds, in seconds, of upstream's histogram.
+        const BOUNDS: [f64; 13] = [
+            0.0, 0.005, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 15.0, 30.0,
+        ];
+        let none = || AtomicU64::new(0);
+        Self {
+            executing: none(),
+            waiting: none(),
+            dispatched: none(),
+            queue_full: none(),
+            no_seat: none(),
+            timed_out: none(),
+            waited: Histogram::new(BOUNDS),
+            waited_in_vain: Histogram::new(BOUNDS),
+        }
+    }
 }
 
 impl Counters {
@@ -123,6 +145,8 @@ impl Drop for Flow {
 #[derive(Debug)]
 pub(crate) struct Seat {
     schema: Arc<Schema>,
+    /// How long it took to get it.
+    pub waited: Duration,
     _ticket: Option<Ticket>,
 }
 
@@ -190,6 +214,7 @@ impl Flow {
         namespace: &str,
     ) -> Result<Seat, Failure> {
         let counters = &schema.counters;
+        let mut waited = Duration::ZERO;
         let ticket = if schema.level.is_exempt() {
             None
         } else {
@@ -199,9 +224,12 @@ impl Flow {
                 Ok(Entry::Waits(place)) => {
                     counters.waiting.fetch_add(1, Relaxed);
                     let _waits = Waits(counters);
-                    tokio::time::timeout(WAIT_LIMIT, place)
+                    let since = tokio::time::Instant::now();
+                    let entered = tokio::time::timeout(WAIT_LIMIT, place)
                         .await
-                        .unwrap_or(Err(Refused::TimedOut))
+                        .unwrap_or(Err(Refused::TimedOut));
+                    waited = since.elapsed();
+                    entered
                 }
                 Err(refused) => Err(refused),
             };
@@ -209,14 +237,17 @@ impl Flow {
                 Ok(ticket) => Some(ticket),
                 Err(refused) => {
                     counters.of(refused).fetch_add(1, Relaxed);
+                    counters.waited_in_vain.observe(waited);
                     return Err(Failure::come_back_later());
                 }
             }
         };
         counters.dispatched.fetch_add(1, Relaxed);
+        counters.waited.observe(waited);
         counters.executing.fetch_add(1, Relaxed);
         Ok(Seat {
             schema: Arc::clone(schema),
+            waited,
             _ticket: ticket,
         })
     }
@@ -286,8 +317,11 @@ impl Flow {
     pub fn metrics(&self) -> String {
         let known = self.known.lock();
         let mut out = String::new();
-        let mut family = |name: &str, kind: &str, value: fn(&Counters) -> u64| {
-            let _ = writeln!(out, "# TYPE apiserver_flowcontrol_{name} {kind}");
+        let mut family = |name: &str, kind: &str, help: &str, value: fn(&Counters) -> u64| {
+            let _ = writeln!(
+                out,
+                "# HELP apiserver_flowcontrol_{name} {help}\n# TYPE apiserver_flowcontrol_{name} {kind}"
+            );
             for ((schema, level), counters) in &known.counters {
                 let _ = writeln!(
                     out,
@@ -296,16 +330,35 @@ impl Flow {
                 );
             }
         };
-        family("current_executing_requests", "gauge", |c| {
-            c.executing.load(Relaxed)
-        });
-        family("current_inqueue_requests", "gauge", |c| {
-            c.waiting.load(Relaxed)
-        });
-        family("dispatched_requests_total", "counter", |c| {
-            c.dispatched.load(Relaxed)
-        });
-        out.push_str("# TYPE apiserver_flowcontrol_rejected_requests_total counter\n");
+        let executing = |c: &Counters| c.executing.load(Relaxed);
+        family(
+            "current_executing_requests",
+            "gauge",
+            "Requests that hold a seat now.",
+            executing,
+        );
+        family(
+            "current_executing_seats",
+            "gauge",
+            "Seats held now: one a request.",
+            executing,
+        );
+        family(
+            "current_inqueue_requests",
+            "gauge",
+            "Requests that wait for a seat now.",
+            |c| c.waiting.load(Relaxed),
+        );
+        family(
+            "dispatched_requests_total",
+            "counter",
+            "Requests that got a seat.",
+            |c| c.dispatched.load(Relaxed),
+        );
+        out.push_str(
+            "# HELP apiserver_flowcontrol_rejected_requests_total Requests refused, by why.\n\
+             # TYPE apiserver_flowcontrol_rejected_requests_total counter\n",
+        );
         for ((schema, level), counters) in &known.counters {
             for (reason, count) in [
                 ("queue-full", &counters.queue_full),
@@ -321,8 +374,38 @@ impl Flow {
                 }
             }
         }
-        for name in ["nominal_limit_seats", "current_limit_seats"] {
-            let _ = writeln!(out, "# TYPE apiserver_flowcontrol_{name} gauge");
+        let name = "apiserver_flowcontrol_request_wait_duration_seconds";
+        let _ = writeln!(
+            out,
+            "# HELP {name} How long requests waited for a seat.\n# TYPE {name} histogram"
+        );
+        for ((schema, level), counters) in &known.counters {
+            for (execute, waits) in [
+                ("true", &counters.waited),
+                ("false", &counters.waited_in_vain),
+            ] {
+                let labels = format!(
+                    "execute=\"{execute}\",flow_schema=\"{schema}\",priority_level=\"{level}\""
+                );
+                waits.render(&mut out, name, &labels);
+            }
+        }
+        for (name, help) in [
+            (
+                "nominal_limit_seats",
+                "Seats that the level's shares give it.",
+            ),
+            (
+                "current_limit_seats",
+                "Seats that the level has now; none are lent.",
+            ),
+            ("lower_limit_seats", "Seats that the level has at least."),
+            ("upper_limit_seats", "Seats that the level has at most."),
+        ] {
+            let _ = writeln!(
+                out,
+                "# HELP apiserver_flowcontrol_{name} {help}\n# TYPE apiserver_flowcontrol_{name} gauge"
+            );
             for (level, live) in &known.live {
                 let _ = writeln!(
                     out,

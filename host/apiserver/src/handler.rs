@@ -3,9 +3,11 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use http::request::Parts;
 use http::{HeaderMap, Request};
@@ -16,8 +18,8 @@ use oarlock_registry::{Registry, User};
 use tokio::sync::watch;
 
 use crate::aggregate::Aggregator;
-use crate::audit::{AuditRecord, AuditSink};
-use crate::auth::{Access, Attributes};
+use crate::audit::{Asked, Audit, Audited};
+use crate::auth::{Access, Attributes, anonymous};
 use crate::discovery::Discovery;
 use crate::failure::Failure;
 use crate::flow::{Flow, Schema};
@@ -34,7 +36,8 @@ use crate::{outside, verbs};
 
 /// A request that is no watch is given up after this.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
-/// Requests (without watches) that are answered at the same time; more are told to come back.
+/// Requests that read, and requests that write (both without watches), that are answered at the same time; more are told to come
+/// back.
 const MAX_IN_FLIGHT: i64 = 4096;
 /// Watches open at the same time.
 const MAX_WATCHES: i64 = 65_536;
@@ -51,7 +54,7 @@ pub(crate) struct Api {
     pub flow: Arc<Flow>,
     pub aggregator: Arc<Aggregator>,
     pub timeline: Timeline,
-    pub audit: Option<Arc<dyn AuditSink>>,
+    pub audit: Option<Arc<Audit>>,
     pub more_metrics: MoreMetrics,
     pub stopping: watch::Receiver<bool>,
     pub address: SocketAddr,
@@ -77,6 +80,8 @@ pub(crate) struct Call<'a> {
     pub path: &'a str,
     pub user: Arc<User>,
     pub now: Timestamp,
+    /// `None`: it is not recorded.
+    pub audited: Option<Arc<Audited>>,
 }
 
 impl Call<'_> {
@@ -121,7 +126,11 @@ pub(crate) async fn serve(
         verb: Verb::Other,
         user: None,
         apply: false,
+        dry_run: false,
+        waited: Duration::ZERO,
         schema: None,
+        name: None,
+        audited: None,
     };
     // Boxed, since the compiler cannot see through so many lifetimes that the future may move between threads.
     let handled: BoxFuture<'_, _> = Box::pin(handle(
@@ -133,7 +142,20 @@ pub(crate) async fn serve(
         body,
         &mut trace,
     ));
-    let mut answer = match handled.await {
+    let handled = if api.audit.is_some() {
+        match AssertUnwindSafe(handled).catch_unwind().await {
+            Ok(handled) => handled,
+            Err(panic) => {
+                if let Some(audited) = &trace.audited {
+                    audited.panicked(&*panic);
+                }
+                std::panic::resume_unwind(panic);
+            }
+        }
+    } else {
+        handled.await
+    };
+    let mut answer = match handled {
         Ok(answer) => answer,
         Err(failure) => {
             if matches!(&failure, Failure::Api(error) if error.reason == Reason::InternalError) {
@@ -143,10 +165,21 @@ pub(crate) async fn serve(
                     .unwrap_or_default();
                 tracing::error!(verb = trace.verb.as_str(), path = &*path, %body, "request failed");
             }
+            if let Some(audited) = &trace.audited
+                && let Ok(status) = failure.body()
+            {
+                audited.returned_value(&status);
+            }
             respond::failure(&failure, &parts.headers)
         }
     };
-    respond::name_request(&mut answer, &parts.headers);
+    let name = trace.name.take();
+    let name = name.or_else(|| respond::request_name(&parts.headers));
+    respond::name_request(&mut answer, name);
+    if let Some(audited) = trace.audited.take() {
+        audited.answered(answer.status().as_u16());
+        answer.body_mut().keep(audited);
+    }
     if let Some(schema) = &trace.schema {
         schema.mark(&mut answer);
     }
@@ -167,7 +200,39 @@ struct Trace {
     verb: Verb,
     user: Option<Arc<User>>,
     apply: bool,
+    dry_run: bool,
+    /// For a seat.
+    waited: Duration,
     schema: Option<Arc<Schema>>,
+    /// The request's name in its answer, if it is known already.
+    name: Option<http::HeaderValue>,
+    audited: Option<Arc<Audited>>,
+}
+
+impl Trace {
+    /// Begins to record the request, if the policy says so. `user`: `None` if who asks did not get in.
+    fn audit(
+        &mut self,
+        connection: &Connection,
+        parts: &Parts,
+        user: Option<&Arc<User>>,
+        attributes: &Attributes<'_>,
+        received: Timestamp,
+    ) {
+        let Some(audit) = &connection.api.audit else {
+            return;
+        };
+        self.name = respond::request_name(&parts.headers);
+        let name = self.name.as_ref().and_then(|name| name.to_str().ok());
+        self.audited = audit.begin(&Asked {
+            parts,
+            source: connection.source,
+            id: name.unwrap_or_default(),
+            user,
+            attributes,
+            received,
+        });
+    }
 }
 
 async fn handle(
@@ -181,20 +246,10 @@ async fn handle(
 ) -> Result<Answer, Failure> {
     let api = &*connection.api;
     let query = Query::parse(parts.uri.query())?;
-    if at.is_none()
-        && let Some(answer) = outside::open_to_all(api, parts, path, &query)
-    {
-        return Ok(answer);
-    }
     let now = Timestamp::now();
-    let mut user = api
-        .access
-        .authenticate(&parts.headers, &connection.peer, now)?;
     let verb = at.map_or(Verb::Other, |at| {
         at.verb(&parts.method, query.flag("watch"))
     });
-    trace.verb = verb;
-    trace.user = Some(Arc::clone(&user));
     let lower;
     let word = if verb == Verb::Other {
         lower = parts.method.as_str().to_ascii_lowercase();
@@ -207,13 +262,39 @@ async fn handle(
         path,
         resource: at,
     };
-    if let Some(other) = api.access.impersonate(&parts.headers, &user, &attributes)? {
+    let login = || {
+        api.access
+            .authenticate(&parts.headers, &connection.peer, now)
+    };
+    if at.is_none()
+        && let Some(answer) = outside::open_to_all(api, parts, path, &query)
+    {
+        if api.audit.is_some() {
+            let user = login().unwrap_or_else(|_| anonymous());
+            trace.audit(connection, parts, Some(&user), &attributes, now);
+        }
+        return Ok(answer);
+    }
+    let mut user = match login() {
+        Ok(user) => user,
+        Err(failure) => {
+            trace.audit(connection, parts, None, &attributes, now);
+            return Err(failure);
+        }
+    };
+    trace.verb = verb;
+    trace.user = Some(Arc::clone(&user));
+    trace.audit(connection, parts, Some(&user), &attributes, now);
+    if let Some((other, constraint)) = api.access.impersonate(&parts.headers, &user, &attributes)? {
+        if let Some(audited) = &trace.audited {
+            audited.impersonated(&other, &constraint);
+        }
         user = other;
         trace.user = Some(Arc::clone(&user));
     }
     trace.schema = api.flow.classify(&user, word, path, at);
     // Held until there is an answer; a watch gives it back when it has begun.
-    let _seat = match &trace.schema {
+    let seat = match &trace.schema {
         Some(schema) => Some(
             api.flow
                 .seat(schema, &user, at.map_or("", |at| at.namespace))
@@ -221,7 +302,12 @@ async fn handle(
         ),
         None => None,
     };
-    api.access.authorize(&user, &attributes)?;
+    trace.waited = seat.as_ref().map_or(Duration::ZERO, |seat| seat.waited);
+    let decision = api.access.decide(&user, &attributes);
+    if let Some(audited) = &trace.audited {
+        audited.decided(&decision);
+    }
+    decision.carry_out(&user, &attributes)?;
     if let Some(to) = group_version(path).and_then(|gv| api.aggregator.elsewhere(gv)) {
         let sent = api.aggregator.forward(&to, parts, body, &user);
         if verb == Verb::Watch {
@@ -241,6 +327,7 @@ async fn handle(
         path,
         user,
         now,
+        audited: trace.audited.clone(),
     };
     let Some(at) = at else {
         return outside::answer(&call).await;
@@ -252,10 +339,15 @@ async fn handle(
         }
         return verbs::watch(&call, at, gauge).await;
     }
-    let (_gauge, in_flight) = Gauge::raise(&api.metrics, |m| &m.in_flight);
+    let in_flight: fn(&Metrics) -> &_ = match verb {
+        Verb::Get | Verb::List => |m| &m.reads_in_flight,
+        _ => |m| &m.writes_in_flight,
+    };
+    let (_gauge, in_flight) = Gauge::raise(&api.metrics, in_flight);
     if in_flight > MAX_IN_FLIGHT {
         return Err(Failure::too_many_requests());
     }
+    trace.dry_run = query.has("dryRun", "All");
     trace.apply = verb == Verb::Patch
         && crate::negotiate::patch_type(call.headers).is_ok_and(|t| t.is_apply());
     match tokio::time::timeout(REQUEST_TIMEOUT, verbs::answer(&call, at, verb, body)).await {
@@ -300,11 +392,13 @@ fn finish(
         sub: sub.and_then(|at| u8::try_from(at + 1).ok()).unwrap_or(0),
         verb: trace.verb,
         apply: trace.apply,
+        dry_run: trace.dry_run,
         namespaced: at.is_some_and(|at| !at.namespace.is_empty()),
         single: at.is_some_and(|at| !at.name.is_empty()),
         code,
     };
-    api.metrics.observe(key, kind.map(|k| &*k.row), took);
+    api.metrics
+        .observe(key, kind.map(|k| &*k.row), took, trace.waited);
     let at = at.unwrap_or_default();
     if tracing::enabled!(tracing::Level::DEBUG) {
         tracing::debug!(
@@ -318,21 +412,5 @@ fn finish(
             user = trace.user.as_deref().map(|u| u.name.as_str()),
             "request"
         );
-    }
-    if let Some(audit) = &api.audit {
-        audit.record(&AuditRecord {
-            user: trace.user.as_deref(),
-            verb: trace.verb.as_str(),
-            path,
-            group: at.group,
-            version: at.version,
-            resource: at.resource,
-            subresource: at.subresource,
-            namespace: at.namespace,
-            name: at.name,
-            code,
-            took,
-            source: connection.source,
-        });
     }
 }

@@ -89,20 +89,27 @@ fn own_node(user: &User) -> Option<&str> {
 }
 
 impl Access {
-    /// The user that the request is to be carried out as; `None`: nobody is impersonated.
+    /// The user that the request is to be carried out as, and by which of the constrained modes (the old one: empty); `None`:
+    /// nobody is impersonated.
     pub(crate) fn impersonate(
         &self,
         headers: &HeaderMap,
         user: &User,
         attributes: &Attributes<'_>,
-    ) -> Result<Option<Arc<User>>, Failure> {
+    ) -> Result<Option<(Arc<User>, String)>, Failure> {
         let Some(wanted) = impersonated(headers)? else {
             return Ok(None);
         };
         let mut first = None;
         for mode in MODES.into_iter().filter(|mode| mode.fits(&wanted, user)) {
             match self.become_by(mode, user, &wanted, attributes) {
-                Ok(user) => return Ok(Some(Arc::new(user))),
+                Ok(user) => {
+                    let constraint = match mode {
+                        Mode::Legacy => String::new(),
+                        _ => mode.verb(),
+                    };
+                    return Ok(Some((Arc::new(user), constraint)));
+                }
                 Err(failure) => {
                     first.get_or_insert(failure);
                 }
@@ -452,7 +459,7 @@ mod tests {
             headers.insert("impersonate-user", "you".parse().unwrap());
             headers.insert(header.0, header.1.parse().unwrap());
             let got = match access.impersonate(&headers, &requestor, &attributes) {
-                Ok(user) => user.unwrap().groups.join(" "),
+                Ok(user) => user.unwrap().0.groups.join(" "),
                 Err(failure) => failure.body().unwrap()["message"]
                     .as_str()
                     .unwrap()

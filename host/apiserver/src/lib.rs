@@ -26,6 +26,7 @@ mod outbound;
 mod outgoing;
 mod outside;
 pub mod pki;
+mod policies;
 mod query;
 mod rbac;
 mod respond;
@@ -42,7 +43,7 @@ mod verbs;
 mod watching;
 
 pub use accounts::{KeyRing, KeyRingError, ServiceAccounts};
-pub use audit::{AuditRecord, AuditSink};
+pub use audit::{Audit, AuditConfig, AuditError, AuditLogConfig, AuditWebhookConfig, LogFormat};
 pub use auth::{
     Access, AlwaysAllow, Attributes, Authenticated, Authorizer, Decision, Masters,
     TokenAuthenticator,
@@ -50,6 +51,7 @@ pub use auth::{
 pub use health::HealthCheck;
 pub use metrics::MoreMetrics;
 pub use pki::{Identity, Pki, PkiError};
+pub use policies::check_policies;
 pub use rbac::Rbac;
 pub use route::{ResourcePath, Verb};
 pub use server::{Server, ServerConfig, ServerError};

@@ -3,6 +3,8 @@
 //! A request costs one look-up under a read lock and a few relaxed counters; names are put together only when they are
 //! read.
 
+mod open;
+
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -10,7 +12,11 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use oarlock_kinds::Row;
-use parking_lot::RwLock;
+use oarlock_registry::Histogram;
+use parking_lot::{Mutex, RwLock};
+
+pub(crate) use open::Open;
+use open::Watches;
 
 use crate::route::Verb;
 
@@ -19,6 +25,13 @@ const BUCKETS_SECONDS: [f64; 23] = [
     0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0,
     10.0, 15.0, 20.0, 30.0, 45.0, 60.0,
 ];
+/// The same of its indicator of service, which leaves out what is not the server's own time.
+const SERVED_SECONDS: [f64; 21] = [
+    0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0, 20.0,
+    30.0, 45.0, 60.0,
+];
+/// How labels end of what is no dry run.
+const NO_DRY_RUN: &str = ",dry_run=\"\"";
 /// More series than this are not kept: outside input must not grow them without end.
 const MAX_SERIES: usize = 16_384;
 
@@ -31,6 +44,7 @@ pub(crate) struct Key {
     pub sub: u8,
     pub verb: Verb,
     pub apply: bool,
+    pub dry_run: bool,
     pub namespaced: bool,
     pub single: bool,
     pub code: u16,
@@ -43,6 +57,14 @@ struct Series {
     count: AtomicU64,
     micros: AtomicU64,
     buckets: [AtomicU64; BUCKETS_SECONDS.len()],
+    served: Option<Arc<Served>>,
+}
+
+/// How long the server itself took, whatever it answered.
+#[derive(Debug)]
+struct Served {
+    labels: String,
+    took: Histogram<21>,
 }
 
 type Source = Box<dyn Fn() -> String + Send + Sync>;
@@ -75,15 +97,19 @@ impl std::fmt::Debug for MoreMetrics {
 #[derive(Debug, Default)]
 pub(crate) struct Metrics {
     series: RwLock<HashMap<Key, Arc<Series>>>,
-    pub in_flight: AtomicI64,
+    /// By keys without code and dry run.
+    served: Mutex<HashMap<Key, Arc<Served>>>,
+    pub reads_in_flight: AtomicI64,
+    pub writes_in_flight: AtomicI64,
     pub watches: AtomicI64,
+    pub watches_by_kind: Watches,
     pub connections: AtomicI64,
-    pub watch_events: AtomicU64,
     pub tls_failures: AtomicU64,
 }
 
 impl Metrics {
-    pub fn observe(&self, key: Key, row: Option<&Row>, took: Duration) {
+    /// `waited`: for a seat; a part of `took`.
+    pub fn observe(&self, key: Key, row: Option<&Row>, took: Duration, waited: Duration) {
         let known = self.series.read().get(&key).map(Arc::clone);
         let Some(series) = known.or_else(|| self.add(key, row)) else {
             return;
@@ -95,6 +121,9 @@ impl Metrics {
         series
             .micros
             .fetch_add(u64::try_from(took.as_micros()).unwrap_or(u64::MAX), Relaxed);
+        if let Some(served) = &series.served {
+            served.took.observe(took.saturating_sub(waited));
+        }
         let seconds = took.as_secs_f64();
         if let Some(bucket) = BUCKETS_SECONDS
             .iter()
@@ -117,9 +146,26 @@ impl Metrics {
                 count: AtomicU64::new(0),
                 micros: AtomicU64::new(0),
                 buckets: Default::default(),
+                served: (key.verb != Verb::Watch).then(|| self.served(key, row)),
             })
         });
         Some(Arc::clone(series))
+    }
+
+    fn served(&self, key: Key, row: Option<&Row>) -> Arc<Served> {
+        let key = Key {
+            code: 0,
+            dry_run: false,
+            ..key
+        };
+        let mut all = self.served.lock();
+        Arc::clone(all.entry(key).or_insert_with(|| {
+            let labels = labels(key, row);
+            Arc::new(Served {
+                labels: labels.trim_end_matches(NO_DRY_RUN).to_owned(),
+                took: Histogram::new(SERVED_SECONDS),
+            })
+        }))
     }
 
     /// Prometheus text. `revision` and `objects` (count by resource) describe the store.
@@ -151,41 +197,31 @@ impl Metrics {
         for group in all.chunk_by(|a, b| a.labels == b.labels) {
             render_histogram(&mut out, group);
         }
-        for (name, help, value) in [
-            (
-                "apiserver_current_inflight_requests",
-                "Requests being answered now.",
-                &self.in_flight,
-            ),
-            (
-                "apiserver_longrunning_requests",
-                "Watches open now.",
-                &self.watches,
-            ),
-            (
-                "apiserver_open_connections",
-                "Client connections open now.",
-                &self.connections,
-            ),
-        ] {
-            head(&mut out, name, "gauge", help);
-            let _ = writeln!(out, "{name} {}", value.load(Relaxed));
+        let name = "apiserver_request_sli_duration_seconds";
+        let help = "How long requests took without their wait for a seat, watches left out.";
+        head(&mut out, name, "histogram", help);
+        let mut served: Vec<Arc<Served>> = self.served.lock().values().map(Arc::clone).collect();
+        served.sort_by(|a, b| a.labels.cmp(&b.labels));
+        for one in &served {
+            one.took.render(&mut out, name, &one.labels);
         }
-        for (name, help, value) in [
-            (
-                "apiserver_watch_events_total",
-                "Events sent to watchers.",
-                &self.watch_events,
-            ),
-            (
-                "apiserver_tls_handshake_errors_total",
-                "Connections that did not get through the handshake.",
-                &self.tls_failures,
-            ),
+        let name = "apiserver_current_inflight_requests";
+        head(&mut out, name, "gauge", "Requests being answered now.");
+        for (kind, count) in [
+            ("mutating", &self.writes_in_flight),
+            ("readOnly", &self.reads_in_flight),
         ] {
-            head(&mut out, name, "counter", help);
-            let _ = writeln!(out, "{name} {}", value.load(Relaxed));
+            let count = count.load(Relaxed);
+            let _ = writeln!(out, "{name}{{request_kind=\"{kind}\"}} {count}");
         }
+        self.watches_by_kind.render(&mut out);
+        let name = "apiserver_open_connections";
+        head(&mut out, name, "gauge", "Client connections open now.");
+        let _ = writeln!(out, "{name} {}", self.connections.load(Relaxed));
+        let name = "apiserver_tls_handshake_errors_total";
+        let help = "Connections that did not get through the handshake.";
+        head(&mut out, name, "counter", help);
+        let _ = writeln!(out, "{name} {}", self.tls_failures.load(Relaxed));
         head(
             &mut out,
             "apiserver_storage_revision",
@@ -193,16 +229,19 @@ impl Metrics {
             "The newest revision of the store.",
         );
         let _ = writeln!(out, "apiserver_storage_revision {revision}");
-        head(
-            &mut out,
-            "apiserver_resource_objects",
-            "gauge",
-            "Objects stored, by resource.",
-        );
+        // The first is the older name, which most dashboards know.
+        let name = "apiserver_storage_objects";
+        head(&mut out, name, "gauge", "Objects stored, by resource.");
         for (resource, count) in objects {
+            let _ = writeln!(out, "{name}{{resource=\"{resource}\"}} {count}");
+        }
+        let name = "apiserver_resource_objects";
+        head(&mut out, name, "gauge", "Objects stored, by resource.");
+        for (resource, count) in objects {
+            let (resource, group) = resource.split_once('.').unwrap_or((resource, ""));
             let _ = writeln!(
                 out,
-                "apiserver_resource_objects{{resource=\"{resource}\"}} {count}"
+                "{name}{{group=\"{group}\",resource=\"{resource}\"}} {count}"
             );
         }
         out
@@ -279,9 +318,10 @@ fn labels(key: Key, row: Option<&Row>) -> String {
         .checked_sub(1)
         .and_then(|at| row?.subresources.get(at))
         .map_or("", |sub| sub.name.as_str());
+    let dry_run = if key.dry_run { "All" } else { "" };
     format!(
         "verb=\"{verb}\",group=\"{group}\",version=\"{version}\",resource=\"{resource}\",subresource=\"{sub}\",\
-         scope=\"{scope}\",component=\"apiserver\",dry_run=\"\""
+         scope=\"{scope}\",component=\"apiserver\",dry_run=\"{dry_run}\""
     )
 }
 
@@ -315,12 +355,15 @@ mod tests {
             sub: 0,
             verb: Verb::Get,
             apply: false,
+            dry_run: false,
             namespaced: false,
             single: false,
             code: 200,
         };
-        metrics.observe(key, None, Duration::from_millis(30));
-        metrics.observe(Key { code: 404, ..key }, None, Duration::from_secs(100));
+        let none = Duration::ZERO;
+        metrics.observe(key, None, Duration::from_millis(30), none);
+        let long = Duration::from_secs(100);
+        metrics.observe(Key { code: 404, ..key }, None, long, long);
         let text = metrics.render(7, &[("pods".to_owned(), 3)]);
         for line in [
             r#"apiserver_request_total{code="404",verb="GET",group="","#,
@@ -329,7 +372,10 @@ mod tests {
             r#"le="60"} 1"#,
             r#"le="+Inf"} 2"#,
             "apiserver_storage_revision 7",
-            r#"apiserver_resource_objects{resource="pods"} 3"#,
+            r#"scope="",component="apiserver",le="0.05"} 2"#,
+            r#"apiserver_storage_objects{resource="pods"} 3"#,
+            r#"apiserver_resource_objects{group="",resource="pods"} 3"#,
+            r#"apiserver_current_inflight_requests{request_kind="mutating"} 0"#,
         ] {
             assert!(text.contains(line), "{line}\n{text}");
         }

@@ -134,22 +134,22 @@ impl Outbound {
     }
 }
 
-/// Why a service cannot be called.
+/// What a service lacks to be called.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Unreachable {
-    ServiceMissing,
-    PortMissing,
-    EndpointsMissing,
+    Service,
+    Port,
+    Endpoints,
     /// None at the port of this name.
-    AddressesMissing(String),
+    Addresses(String),
 }
 
 impl Unreachable {
     fn told(self, at: &ServiceReference) -> Told {
         let name = quote(&at.name);
         match self {
-            Self::ServiceMissing => format!("service {name} not found"),
-            Self::PortMissing => format!("no service port {} found for service {name}", at.port),
+            Self::Service => format!("service {name} not found"),
+            Self::Port => format!("no service port {} found for service {name}", at.port),
             _ => format!("no endpoints available for service {name}"),
         }
     }
@@ -165,28 +165,28 @@ impl Endpoints {
         let kinds = registry.kinds();
         let services = kinds
             .resource("", "v1", "services")
-            .ok_or(Unreachable::ServiceMissing)?;
+            .ok_or(Unreachable::Service)?;
         let service = registry
             .peek(&services, &at.namespace, &at.name)
             .and_then(|stored| stored.to_value().ok())
-            .ok_or(Unreachable::ServiceMissing)?;
+            .ok_or(Unreachable::Service)?;
         let ports = service["spec"]["ports"].as_array();
         let port = ports
             .into_iter()
             .flatten()
             .find(|p| p["port"].as_u64() == Some(u64::from(at.port)))
-            .ok_or(Unreachable::PortMissing)?;
+            .ok_or(Unreachable::Port)?;
         let port_name = port["name"].as_str().unwrap_or_default();
         let slices = slices(registry, at).await;
         if slices.is_empty() {
-            return Err(Unreachable::EndpointsMissing);
+            return Err(Unreachable::Endpoints);
         }
         let addresses: Vec<SocketAddr> = slices
             .iter()
             .flat_map(|slice| ready(slice, port_name))
             .collect();
         if addresses.is_empty() {
-            return Err(Unreachable::AddressesMissing(port_name.to_owned()));
+            return Err(Unreachable::Addresses(port_name.to_owned()));
         }
         Ok(Self { addresses })
     }

@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use futures::Stream;
+use futures::{Stream, StreamExt as _};
 use http_body::{Body, Frame, SizeHint};
 use oarlock_registry::Stored;
 
@@ -30,6 +30,16 @@ pub(crate) enum Outgoing {
 impl Outgoing {
     pub fn empty() -> Self {
         Self::Whole(None)
+    }
+
+    /// Holds on to something for as long as the body is being sent, if it is a stream; else lets go of it now.
+    pub fn keep(&mut self, what: impl Send + 'static) {
+        if let Self::Stream(stream) = self {
+            let inner = std::mem::replace(stream, Box::pin(futures::stream::empty()));
+            *stream = Box::pin(inner.inspect(move |_| {
+                let _ = &what;
+            }));
+        }
     }
 
     pub fn whole(bytes: impl Into<Bytes>) -> Self {

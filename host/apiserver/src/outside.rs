@@ -185,6 +185,7 @@ fn metrics(call: &Call<'_>) -> Answer {
     }
     let objects: Vec<(String, usize)> = objects.into_iter().collect();
     let mut text = call.api.metrics.render(store.revision(), &objects);
+    text.push_str(&call.api.registry.metrics());
     call.api.more_metrics.render(&mut text);
     respond::answer(200, METRICS_TYPE, Outgoing::whole(text))
 }

@@ -134,19 +134,24 @@ pub(crate) fn failure(failure: &Failure, headers: &HeaderMap) -> Answer {
     answer
 }
 
-/// Names the request in its answer: by the name that the caller gave it, or a new one.
-pub(crate) fn name_request(answer: &mut Answer, headers: &HeaderMap) {
-    const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
+const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
+
+/// The name of a request: the one that the caller gave it, or a new one.
+pub(crate) fn request_name(headers: &HeaderMap) -> Option<HeaderValue> {
     let given = headers
         .get(&AUDIT_ID)
         .and_then(|id| id.as_bytes().get(..id.len().min(MAX_AUDIT_ID_BYTES)))
         .filter(|id| !id.is_empty())
         .and_then(|id| HeaderValue::from_bytes(id).ok());
-    let id = given.or_else(|| {
+    given.or_else(|| {
         let mut text = uuid::Uuid::encode_buffer();
         HeaderValue::from_str(uuid::Uuid::new_v4().hyphenated().encode_lower(&mut text)).ok()
-    });
-    if let Some(id) = id {
+    })
+}
+
+/// Names the request in its answer.
+pub(crate) fn name_request(answer: &mut Answer, name: Option<HeaderValue>) {
+    if let Some(id) = name {
         answer.headers_mut().insert(AUDIT_ID, id);
     }
 }

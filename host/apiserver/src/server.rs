@@ -18,7 +18,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use crate::aggregate::Aggregator;
-use crate::audit::AuditSink;
+use crate::audit::Audit;
 use crate::auth::Access;
 use crate::expressions::ByAccess;
 use crate::flow::Flow;
@@ -66,7 +66,8 @@ pub struct ServerConfig {
     /// Checks of `/livez`, and of `/readyz` besides those.
     pub live: Vec<HealthCheck>,
     pub ready: Vec<HealthCheck>,
-    pub audit: Option<Arc<dyn AuditSink>>,
+    /// Stopped with the server.
+    pub audit: Option<Arc<Audit>>,
     /// Requests that run at the same time, shared out among the priority levels; watches that have begun are not among them.
     pub max_in_flight: u32,
     /// Shown in `/metrics` besides the server's own.
@@ -142,6 +143,10 @@ impl Server {
                 .map(|flow| flow.metrics())
                 .unwrap_or_default()
         });
+        if let Some(audit) = &config.audit {
+            let source = Arc::clone(audit);
+            config.more_metrics.add(move || source.metrics());
+        }
         let api = Api {
             aggregator: Aggregator::start(&config.registry, &config.pki).await,
             flow,
@@ -220,6 +225,9 @@ impl Server {
                 "cutting connections that did not finish"
             );
             connections.shutdown().await;
+        }
+        if let Some(audit) = &api.audit {
+            Arc::clone(audit).stop().await;
         }
     }
 }

@@ -6,14 +6,15 @@ use hyper::body::Incoming;
 use oarlock_kinds::{Row, protobuf};
 use oarlock_model::selector::FieldRequirement;
 use oarlock_model::{ApiError, Reason};
-use oarlock_registry::{Context, Deleted, List, PatchKind, Stored, Target};
+use oarlock_registry::{Body, Context, Deleted, List, PatchKind, Stored, Target};
 use serde_json::{Value, json};
 
+use crate::audit::Audited;
 use crate::body;
 use crate::encode::{Framer, IncludeObject, ItemForm, metadata_text, scale_columns};
 use crate::failure::Failure;
 use crate::handler::Call;
-use crate::metrics::Gauge;
+use crate::metrics::{Gauge, Key};
 use crate::negotiate::{self, Format, PatchType, Shape, Wanted};
 use crate::outgoing::{GZIP_FROM_BYTES, ListBody, Outgoing};
 use crate::query::{PatchForm, WriteOptions};
@@ -203,7 +204,19 @@ fn agent<'a>(call: &'a Call<'_>) -> &'a str {
 }
 
 fn reading(call: &Call<'_>) -> Context {
-    Context::new(Arc::clone(&call.user), call.now)
+    Context {
+        trail: call.audited.as_ref().map(|a| Arc::clone(&a.trail)),
+        ..Context::new(Arc::clone(&call.user), call.now)
+    }
+}
+
+/// Records what the request brings.
+fn brought(call: &Call<'_>, target: &Target, body: &Body) {
+    if let Some(audited) = &call.audited
+        && let Some(object) = oarlock_registry::as_recorded(target, body)
+    {
+        audited.brought(object);
+    }
 }
 
 fn writing(call: &Call<'_>, options: WriteOptions) -> Context {
@@ -248,6 +261,9 @@ pub(crate) async fn answer(
     let Some(text) = custom.and_then(|c| c.deprecation.as_deref()).or(built_in) else {
         return result;
     };
+    if let Some(audited) = &call.audited {
+        audited.trail.note("k8s.io/deprecated", "true");
+    }
     match result {
         Ok(mut answer) => {
             respond::warn_first(&mut answer, text);
@@ -303,6 +319,7 @@ async fn carry_out(
                     .write_options("UpdateOptions", None, agent(call))?,
             );
             let object = body::object(bytes, format, body_kind(&target))?;
+            brought(call, &target, &object);
             let result = call.api.registry.update(&context, &target, object).await;
             let written = out.warned(result, &context)?;
             out.object(
@@ -366,12 +383,23 @@ pub(crate) async fn watch(
         .watch(&reading(call), &target, &options)
         .await?;
     let api = call.api;
+    let kind = call.served.kind(at.group_version, at.resource);
+    let key = Key {
+        kind: kind.map_or(u32::MAX, |kind| kind.number),
+        sub: 0,
+        verb: Verb::Watch,
+        apply: false,
+        dry_run: false,
+        namespaced: !at.namespace.is_empty(),
+        single: !at.name.is_empty(),
+        code: 0,
+    };
     let body = watching::body(
         stream,
         Framer::new(form, wanted.format),
         lifetime,
         api.stopping.clone(),
-        &api.metrics,
+        api.metrics.watches_by_kind.open(key, row),
         gauge,
     );
     Ok(respond::answer(200, content_type, Outgoing::Stream(body)))
@@ -387,6 +415,7 @@ async fn create(out: Out<'_>, target: &Target, body: Incoming) -> Result<Answer,
             .write_options("CreateOptions", None, agent(call))?,
     );
     let object = body::object(bytes, format, body_kind(target))?;
+    brought(call, target, &object);
     if target.subresource.is_empty() && reviews::handles(&target.row) {
         let (status, review) = reviews::answer(call, &context, target, object)?;
         return Ok(out.value(status.as_u16(), &review, &context));
@@ -438,6 +467,9 @@ async fn patch(out: Out<'_>, target: &Target, body: Incoming) -> Result<Answer, 
             )
         }
     };
+    if let Some(audited) = &call.audited {
+        audited.sent(&patch);
+    }
     let context = writing(call, options);
     let result = call.api.registry.patch(&context, target, kind, patch).await;
     let written = out.warned(result, &context)?;
@@ -492,6 +524,9 @@ async fn delete_options(
     if bytes.is_empty() {
         return call.query.delete_options();
     }
+    if let Some(audited) = &call.audited {
+        audited.sent(&bytes);
+    }
     body::delete_options(&bytes, negotiate::body_format(call.headers)?)
 }
 
@@ -526,18 +561,36 @@ impl Out<'_> {
     fn object(&self, code: u16, object: &Stored, context: &Context) -> Result<Answer, Failure> {
         let mut text = Vec::new();
         self.form.write_single(&mut text, object)?;
+        if let Some(audited) = self.recorder() {
+            audited.returned(text.clone());
+        }
         let answer = respond::json(code, text, self.wanted.format, self.wanted.pretty);
         Ok(self.finish(respond::compressed(answer, self.call.headers), context))
     }
 
     fn value(&self, code: u16, value: &Value, context: &Context) -> Answer {
+        if let Some(audited) = &self.call.audited {
+            audited.returned_value(value);
+        }
         self.finish(
             respond::value(code, value, self.wanted.format, self.wanted.pretty),
             context,
         )
     }
 
+    /// Who records answers, if anybody does.
+    fn recorder(&self) -> Option<&Audited> {
+        let audited = self.call.audited.as_deref()?;
+        audited.wants_response().then_some(audited)
+    }
+
     fn list(&self, list: List, context: &Context) -> Result<Answer, Failure> {
+        if let Some(audited) = self.recorder() {
+            let mut head = Vec::new();
+            self.form.write_list_head(&mut head, &list)?;
+            let body = ListBody::new(self.form.clone(), head, list.items.clone(), false);
+            audited.returned(body.into_bytes());
+        }
         if self.wanted.format == Format::Protobuf {
             let bytes = self.form.binary_list(&list)?;
             let answer =

@@ -5,8 +5,6 @@
 
 use std::collections::VecDeque;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,7 +15,7 @@ use tokio::sync::watch;
 use tokio::time::Sleep;
 
 use crate::encode::{Framer, error_frame};
-use crate::metrics::{Gauge, Metrics};
+use crate::metrics::{Gauge, Open};
 use crate::outgoing::CHUNK_BYTES;
 
 /// A watch that names no time ends after this, plus up to as much again, so that clients spread over servers.
@@ -42,7 +40,7 @@ struct Watching {
     /// Events of the last batch that did not fit into its chunk.
     rest: VecDeque<WatchItem>,
     ended: bool,
-    metrics: Arc<Metrics>,
+    open: Open,
     _gauge: Gauge,
 }
 
@@ -52,7 +50,7 @@ pub(crate) fn body(
     framer: Framer,
     lifetime: Duration,
     stopping: watch::Receiver<bool>,
-    metrics: &Arc<Metrics>,
+    open: Open,
     gauge: Gauge,
 ) -> Pin<Box<dyn Stream<Item = Bytes> + Send>> {
     let state = Watching {
@@ -62,7 +60,7 @@ pub(crate) fn body(
         stopping,
         rest: VecDeque::new(),
         ended: false,
-        metrics: Arc::clone(metrics),
+        open,
         _gauge: gauge,
     };
     Box::pin(futures::stream::unfold(state, |mut state| async move {
@@ -115,7 +113,7 @@ impl Watching {
             }
             Bytes::from(out)
         };
-        self.metrics.watch_events.fetch_add(count, Relaxed);
+        self.open.sent(count);
         Some(chunk)
     }
 }

@@ -22,6 +22,12 @@ impl Env {
         self
     }
 
+    #[must_use]
+    pub fn without_variable(mut self, name: &str) -> Self {
+        self.variables.remove(name);
+        self
+    }
+
     /// Makes a type with fields known by name, so that expressions can build it (`JSONPatch{op: …}`).
     #[must_use]
     pub fn with_type(mut self, ty: Type) -> Self {

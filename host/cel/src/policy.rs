@@ -74,6 +74,66 @@ pub fn env(has_params: bool) -> Env {
     }
 }
 
+/// As messages may not ask: without an authorizer.
+#[must_use]
+pub fn without_authorizer(env: Env) -> Env {
+    env.without_variable("authorizer")
+        .without_variable("authorizer.requestResource")
+}
+
+/// The type that a variable has for those who use it: what an object of a known type is made of is forgotten.
+pub fn field_type(ty: &Type) -> Type {
+    match ty {
+        Type::List(_) | Type::Map(_) => ty.with_parameters(field_type),
+        Type::Bool
+        | Type::Int
+        | Type::Uint
+        | Type::Double
+        | Type::String
+        | Type::Bytes
+        | Type::Null
+        | Type::Timestamp
+        | Type::Duration => ty.clone(),
+        _ => Type::Dyn,
+    }
+}
+
+/// Like [`env`] with the variables of a policy's `spec`, but with types of objects and parameters; for warnings alone.
+pub fn typed_env(spec: &Json, object: Type, params: Option<Type>) -> Env {
+    let mut names = env(false)
+        .with_variable("object", object.clone())
+        .with_variable("oldObject", object);
+    if let Some(params) = params {
+        names = names.with_variable("params", params);
+    }
+    let variables = spec["variables"].as_array().map_or(&[][..], Vec::as_slice);
+    if !variables.is_empty() {
+        names = with_variables(names);
+    }
+    declare(&mut names, variables);
+    names
+}
+
+/// What compiling an expression says of it, whatever it comes to.
+pub fn warning_of(text: &str, env: &Env) -> Option<String> {
+    Program::compile(text, env).err().map(|why| why.to_string())
+}
+
+/// Gives `variables` its fields.
+fn declare(names: &mut Env, variables: &[Json]) {
+    for variable in variables {
+        let (Some(name), Some(expression)) =
+            (variable["name"].as_str(), variable["expression"].as_str())
+        else {
+            continue;
+        };
+        // What does not compile is told once, where it stands.
+        let ty = Program::compile(expression, names)
+            .map_or(Type::Dyn, |program| field_type(program.result()));
+        names.add_field("variables", name, ty);
+    }
+}
+
 /// With `variables`, which have no fields until [`Env::add_field`] gives them some.
 #[must_use]
 pub fn with_variables(env: Env) -> Env {
@@ -153,16 +213,9 @@ pub fn compile_part(spec: &Json, part: Part, text: &str) -> Result<Program, Stri
     if !variables.is_empty() {
         names = with_variables(names);
     }
-    for variable in variables.iter().take(index) {
-        let (Some(name), Some(expression)) =
-            (variable["name"].as_str(), variable["expression"].as_str())
-        else {
-            continue;
-        };
-        // What does not compile is told once, where it stands.
-        let ty = Program::compile(expression, &names)
-            .map_or(Type::Dyn, |program| program.result().clone());
-        names.add_field("variables", name, ty);
+    declare(&mut names, &variables[..index.min(variables.len())]);
+    if part == Part::Message {
+        names = without_authorizer(names);
     }
     compile(text, &names, wanted)
 }

@@ -160,6 +160,38 @@ pub(crate) fn definition(api_version: &str, kind: &str) -> Option<&'static str> 
     find(&own).or_else(|| find(&format!("{META}{kind}")))
 }
 
+/// Definitions whose fields Go declares in another order than that of their numbers.
+const DECLARED: [(&str, &[&str]); 4] = [
+    (".OwnerReference", &["apiVersion"]),
+    (".Container", CONTAINER),
+    (".EphemeralContainer", CONTAINER),
+    (".EphemeralContainerCommon", CONTAINER),
+];
+const CONTAINER: &[&str] = &[
+    "name",
+    "image",
+    "command",
+    "args",
+    "workingDir",
+    "ports",
+    "envFrom",
+    "env",
+    "resources",
+    "resizePolicy",
+    "restartPolicy",
+    "restartPolicyRules",
+    "volumeMounts",
+    "volumeDevices",
+    "livenessProbe",
+    "readinessProbe",
+    "startupProbe",
+    "lifecycle",
+    "terminationMessagePath",
+    "terminationMessagePolicy",
+    "imagePullPolicy",
+    "securityContext",
+];
+
 /// The fields of a definition in the order that Go declares them (that of their numbers, as good as always), each with the
 /// definition of what is in it.
 pub(crate) fn in_order(definition: &str) -> Vec<(&'static str, Option<&'static str>)> {
@@ -167,7 +199,14 @@ pub(crate) fn in_order(definition: &str) -> Vec<(&'static str, Option<&'static s
         return Vec::new();
     };
     let mut numbers: Vec<&u64> = message.keys().collect();
-    numbers.sort_unstable();
+    let declared = DECLARED.iter().find(|(name, _)| definition.ends_with(name));
+    numbers.sort_unstable_by_key(|number| {
+        let place = |(_, fields): &(&str, &[&str])| {
+            let mut fields = fields.iter();
+            fields.position(|field| *field == message[*number].name)
+        };
+        (declared.and_then(place).unwrap_or(usize::MAX), **number)
+    });
     let mut out = Vec::new();
     for number in numbers {
         let Field { name, kind, shape } = message[number];

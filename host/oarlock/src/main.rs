@@ -1,5 +1,6 @@
 //! The binary: flags, configuration, wiring, signals and the command line.
 
+mod audit;
 mod component;
 mod logging;
 mod plugin;

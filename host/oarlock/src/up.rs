@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 use oarlock_admission::{AdmissionConfig, Gate, PolicyHost};
 use oarlock_apiserver::{
-    AlwaysAllow, KeyRing, Rbac, Server, ServerConfig, ServiceAccounts, StaticTokens,
+    AlwaysAllow, Audit, KeyRing, Rbac, Server, ServerConfig, ServiceAccounts, StaticTokens,
 };
 use oarlock_client::LocalCluster;
 use oarlock_controllers::{Controllers, ControllersConfig, Discover, Served};
@@ -20,6 +20,8 @@ use oarlock_scheduler::{Handle, Scheduler, SchedulerConfig};
 use oarlock_store::{Backend, StoreOptions};
 use oarlock_wasm::{Engine, EngineConfig};
 use serde_json::{Value, json};
+
+use crate::audit::AuditFlags;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Part {
@@ -85,6 +87,8 @@ pub struct Up {
     /// How many requests that write may run at the same time
     #[arg(long, default_value_t = 200, value_name = "N")]
     max_mutating_requests_inflight: u32,
+    #[command(flatten)]
+    audit: AuditFlags,
 }
 
 impl Up {
@@ -113,6 +117,7 @@ impl Up {
             .with_context(|| format!("cannot make the data directory {}", dir.display()))?;
         let lock = lock(&dir)?;
         let stop = stop_signal()?;
+        let audit = Audit::start(&self.audit.config())?;
 
         // The store and the guests' code have nothing to do with each other: both at once.
         let engine_dir = self.code_cache.clone().unwrap_or_else(|| dir.join("code"));
@@ -169,6 +174,7 @@ impl Up {
         let ca = pki.ca_pem().to_owned();
         let mut server = ServerConfig::new(self.listen, Arc::clone(&registry), Arc::clone(&pki));
         server.access.anonymous = self.anonymous_auth;
+        server.audit = audit;
         server.max_in_flight = self
             .max_requests_inflight
             .saturating_add(self.max_mutating_requests_inflight);
@@ -190,6 +196,7 @@ impl Up {
             Arc::clone(&registry),
             Arc::clone(&pki),
         ));
+        let checking = tokio::spawn(oarlock_apiserver::check_policies(Arc::clone(&registry)));
         let metrics = server.more_metrics.clone();
         let server = Server::bind(server).await?;
         let address = server.local_addr();
@@ -264,6 +271,7 @@ impl Up {
         println!("stopping");
         expiring.abort();
         signing.abort();
+        checking.abort();
         if let Some(nodes) = nodes {
             nodes.stop().await;
         }

@@ -36,6 +36,8 @@ pub struct Context {
     pub field_validation: FieldValidation,
     /// Texts for `Warning` headers, gathered on the way.
     pub warnings: Arc<parking_lot::Mutex<Vec<String>>>,
+    /// Takes annotations for the audit of the request, if it is audited.
+    pub trail: Option<Arc<crate::Trail>>,
 }
 
 impl Context {
@@ -48,6 +50,7 @@ impl Context {
             dry_run: false,
             field_validation: FieldValidation::default(),
             warnings: Arc::default(),
+            trail: None,
         }
     }
 

@@ -6,7 +6,7 @@ use oarlock_model::{ApiError, ApiResult, Cause, Reason, meta};
 use oarlock_schema::{DecodeError, Decoded, decode, decode_untyped, decode_value};
 use serde_json::Value;
 
-use crate::{Body, Context, FieldValidation};
+use crate::{Body, Context, FieldValidation, Target, prepare};
 
 /// How much of an unreadable body is told.
 const SUMMARY_BYTES: usize = 30;
@@ -30,6 +30,27 @@ pub fn body(ctx: &Context, row: &Row, body: &Body) -> ApiResult<Value> {
     let mut value = strictly(ctx, decoded, |text| cannot_be_handled(row, &row.kind, text))?;
     meta::set_type(&mut value, row.api_version(), row.kind.as_str());
     Ok(value)
+}
+
+/// A body as audit records it: what fits the kind has its defaults, anything else is as it came.
+pub fn as_recorded(target: &Target, sent: &Body) -> Option<Value> {
+    let row = &target.row;
+    let ctx = Context {
+        field_validation: FieldValidation::Ignore,
+        ..Context::new(Default::default(), jiff::Timestamp::UNIX_EPOCH)
+    };
+    let whole = matches!(
+        target.subresource.as_str(),
+        "" | "status" | "finalize" | "approval"
+    );
+    if whole && let Ok(mut value) = body(&ctx, row, sent) {
+        prepare::default(row, &mut value);
+        return Some(value);
+    }
+    match sent {
+        Body::Json(text) => serde_json::from_slice(text).ok(),
+        Body::Value(value) => Some(value.clone()),
+    }
 }
 
 /// The result of a patch. `shown`: how an error quotes it, and says why.

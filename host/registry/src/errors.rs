@@ -9,7 +9,12 @@ use serde_json::Value;
 use crate::Target;
 
 pub fn not_found(target: &Target) -> ApiError {
-    ApiError::not_found(&target.row.group, &target.row.resource, &target.name)
+    let resource = match target.row.resource.as_str() {
+        // Upstream's own word for it.
+        "componentstatuses" => "componentstatus",
+        resource => resource,
+    };
+    ApiError::not_found(&target.row.group, resource, &target.name)
 }
 
 pub fn modified(row: &Row, name: &str) -> ApiError {

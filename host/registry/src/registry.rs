@@ -13,6 +13,7 @@ use crate::Admission;
 use crate::admission::policy::Authorize;
 use crate::admission::{builtin, policy, webhook};
 use crate::definitions::{self, Follower, KnownDefinitions};
+use crate::meter::Meter;
 use crate::remote::WebhookClient;
 use crate::services::ServiceAllocators;
 use crate::trees::TreeCache;
@@ -32,6 +33,7 @@ pub struct Registry {
     /// The table in force. Replaced as a whole by `custom`; who needs it for longer than a look-up takes a snapshot once.
     kinds: ArcSwap<Kinds>,
     admission: Vec<Arc<dyn Admission>>,
+    meter: Meter,
     /// Whom the expressions of policies ask; set once by whoever authorizes requests.
     authorizer: OnceLock<Arc<dyn Authorize>>,
     /// Who asks webhooks; set once by whoever speaks HTTP.
@@ -53,10 +55,13 @@ impl Registry {
         admission.extend(webhook::validating(store, kinds));
         admission.extend(config.admission);
         admission.push(builtin::last());
+        let meter = Meter::default();
+        let admission = meter.watch(admission);
         let registry = Self {
             store: config.store,
             kinds: ArcSwap::new(config.kinds),
             admission,
+            meter,
             authorizer: OnceLock::new(),
             webhook_client: OnceLock::new(),
             services: ServiceAllocators::default(),
@@ -108,6 +113,10 @@ impl Registry {
 
     pub(crate) fn admission(&self) -> &[Arc<dyn Admission>] {
         &self.admission
+    }
+
+    pub(crate) fn meter(&self) -> &Meter {
+        &self.meter
     }
 
     pub(crate) fn services(&self) -> &ServiceAllocators {

@@ -211,3 +211,167 @@ async fn a_mutation_that_does_not_fit_refuses() {
         "policy 'p' with binding 'p' denied request: expression 'Object{data: {'a': object.data.nope}}' resulted in error: no such key: nope"
     );
 }
+
+/// Creates a config map and gives what the audit would be told.
+async fn noted(house: &House, data: Value) -> std::collections::BTreeMap<String, String> {
+    let mut ctx = ctx();
+    let trail = std::sync::Arc::new(oarlock_registry::Trail::default());
+    ctx.trail = Some(std::sync::Arc::clone(&trail));
+    let target = house.target("", "configmaps", "");
+    let body = Body::Value(json!({"metadata": {"generateName": "m-"}, "data": data}));
+    house.registry.create(&ctx, &target, body).await.unwrap();
+    trail.notes()
+}
+
+#[tokio::test]
+async fn the_audit_is_told_of_failures_and_annotations() {
+    let house = House::new().await;
+    policy(
+        &house,
+        "validating",
+        json!({
+            "validations": [{"expression": "true"}, {"expression": "object.data.a == 'b'", "message": "not b"}],
+            "auditAnnotations": [
+                {"key": "a", "valueExpression": "object.data.a == 'b' ? ' ' : ' ' + object.data.a + ' '"},
+                {"key": "empty", "valueExpression": "''"},
+            ],
+        }),
+        json!({"validationActions": ["Warn", "Audit"]}),
+    )
+    .await;
+    let notes = noted(&house, json!({"a": "c"})).await;
+    assert_eq!(notes["p/a"], "c");
+    assert_eq!(
+        notes["validation.policy.admission.k8s.io/validation_failure"],
+        r#"[{"message":"not b","policy":"p","binding":"p","expressionIndex":1,"validationActions":["Warn","Audit"]}]"#
+    );
+    assert_eq!(notes.len(), 2, "{notes:?}");
+    assert!(noted(&house, json!({"a": "b"})).await.is_empty());
+    // What an annotation cannot be made of is refused.
+    let error = house
+        .create("", "configmaps", config_map("x", json!({})))
+        .await
+        .unwrap_err();
+    assert!(
+        error
+            .message
+            .contains("denied request: expression 'object.data.a == 'b' ? ' '"),
+        "{}",
+        error.message
+    );
+}
+
+#[tokio::test]
+async fn parameters_of_an_unknown_kind_are_refused() {
+    let house = House::new().await;
+    policy(
+        &house,
+        "validating",
+        json!({"validations": [{"expression": "params != null"}], "paramKind": {"apiVersion": "sea.example.com/v1", "kind": "Tide"}}),
+        json!({"validationActions": ["Deny"], "paramRef": {"name": "x", "parameterNotFoundAction": "Deny"}}),
+    )
+    .await;
+    let error = house
+        .create("", "configmaps", config_map("x", json!({})))
+        .await
+        .unwrap_err();
+    assert!(
+        error.message.ends_with(
+            "ValidatingAdmissionPolicy 'p' denied request: failed to configure policy: failed to find resource referenced by \
+             paramKind: 'sea.example.com/v1, Kind=Tide'"
+        ),
+        "{}",
+        error.message
+    );
+}
+
+#[tokio::test]
+async fn equivalent_versions_are_judged_as_the_version_that_the_rules_name() {
+    let house = House::new().await;
+    let check = async |match_policy: &str, name: &str| {
+        let rules = json!({"matchPolicy": match_policy, "resourceRules": [{
+            "apiGroups": ["autoscaling"], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["horizontalpodautoscalers"],
+        }]});
+        let object = json!({"metadata": {"name": name}, "spec": {
+            "matchConstraints": rules,
+            "validations": [{"expression": "object.apiVersion == 'autoscaling/v1' && request.kind.version == 'v1' && \
+                request.requestKind.version == 'v2' && object.spec.targetCPUUtilizationPercentage == 10"}],
+        }});
+        house
+            .create(GROUP, "validatingadmissionpolicies", object)
+            .await
+            .unwrap();
+        let bound = json!({"metadata": {"name": name}, "spec": {"policyName": name, "validationActions": ["Deny"]}});
+        house
+            .create(GROUP, "validatingadmissionpolicybindings", bound)
+            .await
+            .unwrap();
+    };
+    let scaler = |name: &str, percent: u32| {
+        json!({"metadata": {"name": name}, "spec": {
+            "maxReplicas": 2, "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "d"},
+            "metrics": [{"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": percent}}}],
+        }})
+    };
+    let row = house
+        .registry
+        .kinds()
+        .resource("autoscaling", "v2", "horizontalpodautoscalers")
+        .unwrap();
+    let target = oarlock_registry::Target::new(&row, "default", "");
+    let create = async |object: Value| {
+        house
+            .registry
+            .create(&ctx(), &target, Body::Value(object))
+            .await
+    };
+    check("Exact", "exact").await;
+    create(scaler("a", 20)).await.unwrap();
+    check("Equivalent", "equivalent").await;
+    create(scaler("b", 10)).await.unwrap();
+    let error = create(scaler("c", 20)).await.unwrap_err();
+    assert!(error.message.contains("'equivalent'"), "{}", error.message);
+}
+
+#[tokio::test]
+async fn a_mutation_of_another_version_comes_back_in_the_caller_s() {
+    let house = House::new().await;
+    let rules = json!({"matchPolicy": "Equivalent", "resourceRules": [{
+        "apiGroups": ["autoscaling"], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["horizontalpodautoscalers"],
+    }]});
+    let mutation = "Object{spec: Object.spec{targetCPUUtilizationPercentage: object.spec.targetCPUUtilizationPercentage + 5}}";
+    let object = json!({"metadata": {"name": "m"}, "spec": {
+        "matchConstraints": rules, "reinvocationPolicy": "Never", "failurePolicy": "Fail",
+        "mutations": [{"patchType": "ApplyConfiguration", "applyConfiguration": {"expression": mutation}}],
+    }});
+    house
+        .create(GROUP, "mutatingadmissionpolicies", object)
+        .await
+        .unwrap();
+    let bound = json!({"metadata": {"name": "m"}, "spec": {"policyName": "m"}});
+    house
+        .create(GROUP, "mutatingadmissionpolicybindings", bound)
+        .await
+        .unwrap();
+    let row = house
+        .registry
+        .kinds()
+        .resource("autoscaling", "v2", "horizontalpodautoscalers")
+        .unwrap();
+    let target = oarlock_registry::Target::new(&row, "default", "");
+    let body = json!({"metadata": {"name": "a"}, "spec": {
+        "maxReplicas": 2, "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "d"},
+        "metrics": [{"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 10}}}],
+    }});
+    let made = house
+        .registry
+        .create(&ctx(), &target, Body::Value(body))
+        .await
+        .unwrap();
+    let made = made.to_value().unwrap();
+    assert_eq!(made["apiVersion"], "autoscaling/v2");
+    assert_eq!(
+        made["spec"]["metrics"][0]["resource"]["target"]["averageUtilization"],
+        15
+    );
+}

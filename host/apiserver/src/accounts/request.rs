@@ -78,9 +78,13 @@ impl ServiceAccounts {
             own["warnafter"] = json!(now + seconds);
             lasts = EXTENDED_SECONDS;
         }
+        let id = uuid::Uuid::new_v4().to_string();
+        ctx.annotate("authentication.kubernetes.io/issued-credential-id", || {
+            format!("JTI={id}")
+        });
         let claims = json!({
             "aud": request["spec"]["audiences"], "exp": now + lasts, "iat": now, "iss": ISSUER,
-            "jti": uuid::Uuid::new_v4().to_string(), "kubernetes.io": own, "nbf": now,
+            "jti": id, "kubernetes.io": own, "nbf": now,
             "sub": oarlock_auth::account_user(&target.namespace, &target.name),
         });
         let token = self

@@ -26,22 +26,22 @@ pub(super) async fn judge(
     let endpoints = Endpoints::of(registry, service)
         .await
         .map_err(|why| match why {
-            Unreachable::ServiceMissing => Problem(
+            Unreachable::Service => Problem(
                 "ServiceNotFound",
                 format!("service/{name} in {namespace} is not present"),
             ),
-            Unreachable::PortMissing => Problem(
+            Unreachable::Port => Problem(
                 "ServicePortError",
                 format!(
                     "service/{name} in {namespace} is not listening on port {}",
                     service.port
                 ),
             ),
-            Unreachable::EndpointsMissing => Problem(
+            Unreachable::Endpoints => Problem(
                 "EndpointsNotFound",
                 format!("cannot find endpointslices for service/{name} in {namespace}"),
             ),
-            Unreachable::AddressesMissing(port) => Problem(
+            Unreachable::Addresses(port) => Problem(
                 "MissingEndpoints",
                 format!(
                     "endpointslices for service/{name} in {namespace} have no addresses with port name {port:?}"

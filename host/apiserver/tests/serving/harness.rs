@@ -9,7 +9,9 @@ use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use oarlock_apiserver::{Access, Identity, Pki, Rbac, Server, ServerConfig, pki, sign_requests};
+use oarlock_apiserver::{
+    Access, Identity, Pki, Rbac, Server, ServerConfig, check_policies, pki, sign_requests,
+};
 use oarlock_registry::{Config, Registry};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -34,7 +36,11 @@ impl TestServer {
         Self::with_access(Access::default()).await
     }
 
-    pub async fn with_access(mut access: Access) -> Self {
+    pub async fn with_access(access: Access) -> Self {
+        Self::with(access, |_| {}).await
+    }
+
+    pub async fn with(mut access: Access, change: impl FnOnce(&mut ServerConfig)) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let listen = "127.0.0.1:0".parse().unwrap();
         let store = oarlock_store::open(oarlock_store::StoreOptions::memory()).unwrap();
@@ -53,10 +59,12 @@ impl TestServer {
         access.authorizers.push(rbac);
         let pki = Arc::new(pki::ensure(dir.path(), listen).unwrap());
         tokio::spawn(sign_requests(Arc::clone(&registry), Arc::clone(&pki)));
-        let config = ServerConfig {
+        tokio::spawn(check_policies(Arc::clone(&registry)));
+        let mut config = ServerConfig {
             access,
             ..ServerConfig::new(listen, registry, Arc::clone(&pki))
         };
+        change(&mut config);
         let server = Server::bind(config).await.unwrap();
         let address = server.local_addr();
         let (stop, stopped) = oneshot::channel();

@@ -3,10 +3,12 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod aggregated;
+mod audit;
 mod certificates;
 mod conversion;
 mod harness;
 mod hostile;
+mod metrics;
 mod remote;
 mod travel;
 mod webhooks;
@@ -250,7 +252,9 @@ async fn dropped_watches_are_forgotten() {
         let text = String::from_utf8(text.to_vec()).unwrap();
         let line = text
             .lines()
-            .find(|l| l.starts_with("apiserver_longrunning_requests "))
+            .find(|l| {
+                l.starts_with("apiserver_longrunning_requests{") && l.contains("resource=\"pods\"")
+            })
             .unwrap();
         line.rsplit(' ').next().unwrap().parse::<u32>().unwrap()
     };

@@ -188,10 +188,6 @@ fn volume(new: &Value, _old: Option<&Value>) -> Vec<String> {
         texts.extend(node_term(term, &terms_at.index(i)));
     }
     texts.extend(old_plugins(spec, &at, false));
-    if let Some(size) = spec.pointer("/capacity/storage") {
-        let at = at.field("capacity");
-        texts.extend(fractional(size, &at.key("storage")));
-    }
     texts
 }
 

@@ -40,6 +40,10 @@ fn texts(list: &Value) -> Vec<String> {
         .collect()
 }
 
+fn has(list: &[String], wanted: &str) -> bool {
+    list.iter().any(|t| t == "*" || t == wanted)
+}
+
 impl Rule {
     fn of(rule: &Value) -> Self {
         Self {
@@ -53,22 +57,25 @@ impl Rule {
     }
 
     fn fits(&self, row: &Row, target: &Target, operation: Operation) -> bool {
-        let has = |list: &[String], wanted: &str| list.iter().any(|t| t == "*" || t == wanted);
+        has(&self.groups, &row.group)
+            && has(&self.versions, &row.version)
+            && self.fits_elsewhere(target, operation)
+            && match self.scope.as_str() {
+                "Namespaced" => row.namespaced,
+                "Cluster" => !row.namespaced,
+                _ => true,
+            }
+    }
+
+    /// Whether it is about such requests, if they come in another group or version.
+    fn fits_elsewhere(&self, target: &Target, operation: Operation) -> bool {
         let resource = |pattern: &String| {
             let (resource, sub) = pattern.split_once('/').unwrap_or((pattern, ""));
-            let whole = resource == "*" || resource == row.resource;
+            let whole = resource == "*" || resource == target.row.resource;
             // `*` alone is every resource, and no subresource.
             whole && (sub == "*" || sub == target.subresource)
         };
-        let scope = match self.scope.as_str() {
-            "Namespaced" => row.namespaced,
-            "Cluster" => !row.namespaced,
-            _ => true,
-        };
-        scope
-            && has(&self.operations, operation.as_str())
-            && has(&self.groups, &row.group)
-            && has(&self.versions, &row.version)
+        has(&self.operations, operation.as_str())
             && self.resources.iter().any(resource)
             && (self.names.is_empty() || self.names.contains(&target.name))
     }
@@ -118,7 +125,26 @@ impl Matching {
 
     /// False only if [`Self::row`] finds nothing; cheap.
     pub fn may_fit(&self, target: &Target, operation: Operation) -> bool {
-        self.equivalent || self.fits_kind(target, operation)
+        let elsewhere = |rules: &Vec<Rule>| {
+            rules
+                .iter()
+                .any(|rule| rule.fits_elsewhere(target, operation))
+        };
+        self.fits_kind(target, operation)
+            || (self.equivalent && self.rules.as_ref().is_some_and(elsewhere))
+    }
+
+    /// [`Self::row`], if the request is about what the selectors choose, too.
+    pub fn fitting(
+        &self,
+        registry: &Registry,
+        request: &AdmissionRequest<'_>,
+    ) -> Result<Option<Arc<Row>>, String> {
+        let Some(row) = self.row(registry, request.target, request.operation) else {
+            return Ok(None);
+        };
+        let chosen = self.fits_namespace(registry, request)? && self.fits_object(request);
+        Ok(chosen.then_some(row))
     }
 
     /// The kind that the rules mean by such a request: its own, or (if equivalent ones count) another version of it.
@@ -132,7 +158,7 @@ impl Matching {
         if self.fits_kind(target, operation) {
             return Some(Arc::clone(own));
         }
-        if !self.equivalent {
+        if !self.may_fit(target, operation) {
             return None;
         }
         let kinds = registry.kinds();
@@ -142,16 +168,6 @@ impl Matching {
         others
             .find(|row| self.fits_row(row, target, operation))
             .map(Arc::clone)
-    }
-
-    pub fn fits(
-        &self,
-        registry: &Registry,
-        request: &AdmissionRequest<'_>,
-    ) -> Result<bool, String> {
-        Ok(self.fits_kind(request.target, request.operation)
-            && self.fits_namespace(registry, request)?
-            && self.fits_object(request))
     }
 
     pub fn fits_object(&self, request: &AdmissionRequest<'_>) -> bool {

@@ -1,31 +1,38 @@
 //! ValidatingAdmissionPolicy and MutatingAdmissionPolicy: expressions that refuse or change writes.
 //!
 //! `snapshot` holds the compiled policies, brought up to date from committed events before a request is looked at; `compiled`
-//! is one policy; `names` is what its expressions see of a request; `params` finds parameters; `mutation` changes objects.
+//! is one policy; `names` is what its expressions see of a request; `params` finds parameters; `evaluate` is what they come to;
+//! `mutation` changes objects; `typing` warns of expressions that do not fit their kinds.
 //!
 //! Cost: without policies a write pays for looking whether there are new events (well below a microsecond); with some, for
 //! comparing its kind with each policy's rules. Only what matches is evaluated.
 
 mod compiled;
+mod evaluate;
 mod mutation;
 mod names;
 mod params;
 mod snapshot;
+mod typing;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use oarlock_cel::Value as Cel;
 use oarlock_kinds::Kinds;
 use oarlock_model::{ApiError, ApiResult, Cause, Reason, meta};
 use oarlock_store::Store;
+use serde::Serialize;
 
 pub use names::Authorize;
-pub(crate) use names::{Names, describe};
+pub(crate) use names::{Names, describe, in_version};
+pub use typing::expression_warnings;
 
 use super::{Admission, AdmissionRequest, Operation, matching};
 use crate::{Registry, Target};
-use compiled::{Binding, Policy, Validation};
+use compiled::{Binding, Policy};
+use evaluate::{Failed, evaluate};
+use names::Seen;
 use snapshot::Snapshot;
 
 pub(crate) fn mutating(store: &Arc<dyn Store>, kinds: &Kinds) -> Option<Arc<dyn Admission>> {
@@ -66,14 +73,21 @@ impl Admission for ValidatingPolicies {
         let mut denials: Vec<Denial<'_>> = Vec::new();
         let policies = self.snapshot.current();
         for (policy, bindings) in policies.iter() {
-            match policy.matching.fits(registry, request) {
-                Ok(true) => {}
-                Ok(false) => continue,
+            let row = match policy.matching.fitting(registry, request) {
+                Ok(Some(row)) => row,
+                Ok(None) => continue,
                 Err(why) => {
                     denials.extend(misconfigured(policy, None, &why));
                     continue;
                 }
+            };
+            if let Some(why) = policy.lacks_params(registry) {
+                denials.extend(misconfigured(policy, None, &why));
+                continue;
             }
+            let seen = Seen::of(request, &row);
+            // By key, the values in the order in which they came.
+            let mut notes: BTreeMap<&str, Vec<String>> = BTreeMap::new();
             for binding in bindings {
                 let params = match binding.params(registry, policy, request) {
                     Ok(Some(params)) => params,
@@ -84,19 +98,36 @@ impl Admission for ValidatingPolicies {
                     }
                 };
                 for param in &params {
-                    let names = Names::new(registry, request, param.as_ref());
-                    for (message, reason) in decide(policy, &names) {
-                        binding.act(request, policy, &message);
+                    let mut names = Names::new(registry, request, param.as_ref());
+                    if let Some(seen) = &seen {
+                        names.see(seen);
+                    }
+                    let outcome = evaluate(policy, &names);
+                    let deny = |message, reason| Denial {
+                        policy,
+                        binding: Some(binding),
+                        message,
+                        reason,
+                    };
+                    for failed in outcome.failed {
+                        binding.act(registry, request, policy, &failed);
                         if binding.denies {
-                            denials.push(Denial {
-                                policy,
-                                binding: Some(binding),
-                                message,
-                                reason,
-                            });
+                            denials.push(deny(failed.message, failed.reason));
                         }
                     }
+                    for (key, value) in outcome.notes {
+                        let values = notes.entry(key).or_default();
+                        if !values.contains(&value) {
+                            values.push(value);
+                        }
+                    }
+                    let broken = outcome.broken_notes.into_iter();
+                    denials.extend(broken.map(|why| deny(why, String::new())));
                 }
+            }
+            for (key, values) in notes {
+                let key = format!("{}/{key}", policy.name);
+                request.context.annotate(&key, || values.join(", "));
             }
         }
         match denials.first() {
@@ -125,70 +156,58 @@ fn misconfigured<'p>(
     })
 }
 
+const FAILURE: &str = "validation.policy.admission.k8s.io/validation_failure";
+
+/// What the audit is told of a validation that failed.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Told<'a> {
+    message: &'a str,
+    policy: &'a str,
+    binding: &'a str,
+    expression_index: usize,
+    validation_actions: &'a [String],
+}
+
 impl Binding {
-    /// Warns, if the binding says so. (Annotations of the audit log are not kept.)
-    fn act(&self, request: &AdmissionRequest<'_>, policy: &Policy, message: &str) {
+    /// Warns, and tells the audit, if the binding says so; counts.
+    fn act(
+        &self,
+        registry: &Registry,
+        request: &AdmissionRequest<'_>,
+        policy: &Policy,
+        failed: &Failed,
+    ) {
+        let (context, message) = (request.context, &failed.message);
+        for (does, action) in [
+            (self.denies, "deny"),
+            (self.warns, "warn"),
+            (self.audits, "audit"),
+        ] {
+            if does {
+                let meter = registry.meter();
+                meter.checked(&policy.name, &self.name, failed.is_error, action);
+            }
+        }
         if self.warns {
             let (policy, binding) = (&policy.name, &self.name);
-            request.context.warn(format!(
+            context.warn(format!(
                 "Validation failed for ValidatingAdmissionPolicy '{policy}' with binding '{binding}': {message}"
             ));
         }
-    }
-}
-
-/// What does not hold: messages and reasons.
-fn decide(policy: &Policy, names: &Names<'_>) -> Vec<(String, String)> {
-    let activation = names.activation(&policy.variables);
-    let on_error = |message: String| {
-        if policy.ignores_failures {
-            Vec::new()
-        } else {
-            vec![(message, String::new())]
+        if self.audits {
+            context.annotate(FAILURE, || {
+                let told = Told {
+                    message,
+                    policy: &self.policy,
+                    binding: &self.name,
+                    expression_index: failed.index,
+                    validation_actions: &self.actions,
+                };
+                // Texts and a number are always JSON.
+                serde_json::to_string(&[told]).unwrap_or_default()
+            });
         }
-    };
-    let conditions = policy.conditions.iter();
-    match oarlock_cel::policy::matches(conditions, &activation, policy.ignores_failures) {
-        Ok(true) => {}
-        Ok(false) => return Vec::new(),
-        Err(why) => return on_error(why),
-    }
-    if let Some(why) = &policy.broken {
-        return on_error(why.clone());
-    }
-    let mut failed = Vec::new();
-    let before = activation.cost();
-    for validation in &policy.validations {
-        let spent = activation.cost() - before;
-        let left = oarlock_cel::policy::POLICY_BUDGET.saturating_sub(spent);
-        match validation.program.eval_limited(&activation, left) {
-            Ok(Cel::Bool(true)) => {}
-            Ok(_) => failed.push((message(validation, &activation), validation.reason.clone())),
-            Err(error) => {
-                let text = validation.program.text();
-                failed.extend(on_error(oarlock_cel::policy::failed(text, &error)));
-            }
-        }
-    }
-    failed
-}
-
-/// What a failed validation tells: what its expression says, else its message, else the expression itself.
-fn message<'a>(validation: &'a Validation, activation: &oarlock_cel::Activation<'a>) -> String {
-    const MAX_BYTES: usize = 5 * 1024;
-    let told = validation.message_program.as_ref();
-    let told = told.and_then(|program| program.eval(activation).ok());
-    let told = told
-        .as_ref()
-        .and_then(Cel::as_str)
-        .unwrap_or_default()
-        .trim();
-    if !told.is_empty() && told.len() <= MAX_BYTES && !told.contains('\n') {
-        return told.to_owned();
-    }
-    match validation.message.trim() {
-        "" => format!("failed expression: {}", validation.program.text().trim()),
-        message => message.to_owned(),
     }
 }
 

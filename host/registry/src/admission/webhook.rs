@@ -20,6 +20,7 @@ use oarlock_model::{ApiError, ApiResult};
 use oarlock_store::Store;
 use serde_json::Value;
 
+use super::policy::in_version;
 use super::{Admission, AdmissionRequest, Operation, readmit};
 use crate::mirror::{Fold, Mirror};
 use crate::{Registry, Target, keys};
@@ -143,6 +144,10 @@ impl Hook {
         for text in &verdict.warnings {
             request.context.warn(text.clone());
         }
+        for (key, value) in &verdict.annotations {
+            let key = format!("{}/{key}", self.name);
+            request.context.annotate(&key, || value.clone());
+        }
         if verdict.allowed {
             Ok(verdict)
         } else {
@@ -191,7 +196,7 @@ impl Admission for Mutating {
             let object = request.object.as_deref();
             request.rounds.webhooks.begin_again(object);
         }
-        for hook in hooks.iter() {
+        for (at, hook) in hooks.iter().enumerate() {
             let Some(row) = hook.concerned(registry, request)? else {
                 continue;
             };
@@ -202,6 +207,15 @@ impl Admission for Mutating {
                 Ok(verdict) => change(hook, request, &row, verdict),
                 Err(trouble) => Err(trouble),
             };
+            if let Ok(mutated) = changed {
+                let round = u8::from(again);
+                let key = format!("mutation.webhook.admission.k8s.io/round_{round}_index_{at}");
+                let (configuration, webhook) = (&hook.configuration, &hook.name);
+                request.context.annotate(&key, || {
+                    let told = serde_json::json!({"configuration": configuration, "webhook": webhook, "mutated": mutated});
+                    told.to_string()
+                });
+            }
             if let Ok(true) = changed {
                 request.rounds.webhooks.changed();
                 request.rounds.wanted = true;
@@ -236,10 +250,10 @@ fn change(
         )));
     };
     let target = request.target;
-    let mut changed = review::in_version(object, &target.row, row);
+    let mut changed = in_version(object, &target.row, row);
     oarlock_schema::patch::json_patch(&mut changed, &patch)
         .map_err(|why| internal(why.to_string()))?;
-    let changed = review::in_version(&changed, row, &target.row);
+    let changed = in_version(&changed, row, &target.row);
     let changed = readmit(target, &changed, request.old).map_err(internal)?;
     if *object == changed {
         return Ok(false);

@@ -56,6 +56,7 @@ impl fmt::Display for Rule {
 /// What a namespace's labels ask for. What they say wrongly counts as restricted, so that a slip opens nothing.
 struct Policy {
     enforce: Rule,
+    audit: Rule,
     warn: Rule,
     faults: Vec<Cause>,
 }
@@ -94,7 +95,7 @@ impl Policy {
             Rule { level, minor }
         };
         let enforce = rule("enforce");
-        rule("audit");
+        let audit = rule("audit");
         let mut warn = rule("warn");
         // Who asks for no warnings gets those of what is enforced.
         if meta::label(namespace, &format!("{PREFIX}warn")).is_none() {
@@ -105,6 +106,7 @@ impl Policy {
         }
         Self {
             enforce,
+            audit,
             warn,
             faults,
         }
@@ -168,10 +170,36 @@ impl Admission for PodSecurity {
         if is_pod && request.old.is_some_and(|old| !matters(object, old)) {
             return Ok(());
         }
+        let tell = |key: &str, told: &dyn Fn() -> String| {
+            request.context.annotate(&format!("{PREFIX}{key}"), told);
+        };
         let Some(namespace) = labelled(registry, &target.namespace) else {
+            if is_pod {
+                tell("enforce-policy", &|| "privileged:latest".to_owned());
+            }
             return Ok(());
         };
         let policy = Policy::of(&namespace);
+        if is_pod {
+            tell("enforce-policy", &|| policy.enforce.to_string());
+        }
+        if request.context.trail.is_some() {
+            if !policy.faults.is_empty() {
+                let told: Vec<String> = policy
+                    .faults
+                    .iter()
+                    .map(|fault| format!("{}: {}", fault.field, fault.message))
+                    .collect();
+                tell("error", &|| {
+                    format!("Failed to parse policy: {}", super::aggregate(&told))
+                });
+            }
+            if let Some(detail) = broken(policy.audit, pod) {
+                tell("audit-violations", &|| {
+                    format!("would violate PodSecurity \"{}\": {detail}", policy.audit)
+                });
+            }
+        }
         if is_pod && let Some(detail) = broken(policy.enforce, pod) {
             let why = format!("violates PodSecurity \"{}\": {detail}", policy.enforce);
             return Err(forbidden(target, object, &why));

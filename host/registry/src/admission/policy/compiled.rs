@@ -20,6 +20,8 @@ pub(super) struct Policy {
     pub conditions: Vec<Program>,
     pub variables: Vec<(String, Program)>,
     pub validations: Vec<Validation>,
+    /// Keys, and what makes their values.
+    pub notes: Vec<(String, Program)>,
     pub mutations: Vec<Mutation>,
     pub reinvoked: bool,
     /// Why an expression does not compile. (Validation lets no such policy in; an older version may have.)
@@ -48,6 +50,9 @@ pub(super) struct Binding {
     params: Option<ParamRef>,
     pub denies: bool,
     pub warns: bool,
+    pub audits: bool,
+    /// All of them, as they are written.
+    pub actions: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -80,6 +85,10 @@ fn list(of: &Value) -> &[Value] {
 impl Policy {
     pub fn validating(object: &Value) -> Self {
         let (mut policy, mut compiler) = Self::common(object, false);
+        let mut messages = Compiler {
+            env: policy::without_authorizer(compiler.env.clone()),
+            broken: None,
+        };
         for one in list(&object["spec"]["validations"]) {
             let Some(program) = compiler.program(&one["expression"], Wanted::Bool) else {
                 continue;
@@ -91,12 +100,17 @@ impl Policy {
                 program,
                 message: text("message"),
                 message_program: has_message
-                    .then(|| compiler.program(message, Wanted::Text))
+                    .then(|| messages.program(message, Wanted::Text))
                     .flatten(),
                 reason: text("reason"),
             });
         }
-        policy.broken = policy.broken.or(compiler.broken);
+        for one in list(&object["spec"]["auditAnnotations"]) {
+            let program = compiler.program(&one["valueExpression"], Wanted::TextOrNull);
+            let key = one["key"].as_str().unwrap_or_default().to_owned();
+            policy.notes.extend(program.map(|program| (key, program)));
+        }
+        policy.broken = policy.broken.or(compiler.broken).or(messages.broken);
         policy
     }
 
@@ -143,7 +157,7 @@ impl Policy {
         for one in list(&spec["variables"]) {
             let name = one["name"].as_str().unwrap_or_default();
             if let Some(program) = compiler.program(&one["expression"], Wanted::Any) {
-                let ty = program.result().clone();
+                let ty = policy::field_type(program.result());
                 compiler.env.add_field("variables", name, ty);
                 variables.push((name.to_owned(), program));
             }
@@ -160,6 +174,7 @@ impl Policy {
             conditions,
             variables,
             validations: Vec::new(),
+            notes: Vec::new(),
             mutations: Vec::new(),
             reinvoked: false,
             broken,
@@ -190,6 +205,11 @@ impl Binding {
             }),
             denies: acts("Deny"),
             warns: acts("Warn"),
+            audits: acts("Audit"),
+            actions: list(&spec["validationActions"])
+                .iter()
+                .filter_map(|action| action.as_str().map(str::to_owned))
+                .collect(),
         }
     }
 
@@ -200,7 +220,7 @@ impl Binding {
         policy: &Policy,
         request: &AdmissionRequest<'_>,
     ) -> Result<Option<Vec<Option<Value>>>, String> {
-        if !self.matching.fits(registry, request)? {
+        if self.matching.fitting(registry, request)?.is_none() {
             return Ok(None);
         }
         let (Some((version, kind)), Some(reference)) = (&policy.param_kind, &self.params) else {

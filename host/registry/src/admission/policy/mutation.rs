@@ -1,15 +1,18 @@
 //! MutatingAdmissionPolicy: apply configurations and JSON patches that expressions make.
 //! Source: <https://kubernetes.io/docs/reference/access-authn-authz/mutating-admission-policy/>
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use oarlock_cel::policy::{POLICY_BUDGET, failed, matches};
+use oarlock_kinds::Row;
 use oarlock_model::{ApiResult, Cause, Reason};
 use oarlock_schema::apply;
 use oarlock_schema::patch::json_patch;
 use serde_json::Value;
 
 use super::compiled::{Binding, Mutation, Policy};
-use super::names::Names;
+use super::names::{Names, Seen, in_version};
 use super::snapshot::Snapshot;
 use crate::admission::{Admission, AdmissionRequest, Operation};
 use crate::{Registry, Target, prepare};
@@ -108,9 +111,9 @@ fn invoke(
         };
         failures.push(Failure { message, reason });
     };
-    match policy.matching.fits(registry, request) {
-        Ok(true) => {}
-        Ok(false) => return false,
+    let row = match policy.matching.fitting(registry, request) {
+        Ok(Some(row)) => row,
+        Ok(None) => return false,
         Err(why) => {
             fail(
                 None,
@@ -119,7 +122,7 @@ fn invoke(
             );
             return false;
         }
-    }
+    };
     let params = match binding.params(registry, policy, request) {
         Ok(Some(params)) => params,
         Ok(None) => return false,
@@ -131,7 +134,7 @@ fn invoke(
     };
     let mut changed = false;
     for param in &params {
-        match applies(registry, request, policy, param.as_ref()) {
+        match applies(registry, request, policy, &row, param.as_ref()) {
             Ok(true) => {}
             Ok(false) => continue,
             Err(why) => {
@@ -140,7 +143,7 @@ fn invoke(
             }
         }
         for mutation in &policy.mutations {
-            match patched(registry, request, policy, mutation, param.as_ref()) {
+            match patched(registry, request, policy, &row, mutation, param.as_ref()) {
                 Ok(Some(mut object)) => {
                     prepare::default(&request.target.row, &mut object);
                     if let Some(current) = request.object.as_deref_mut()
@@ -162,12 +165,17 @@ fn applies(
     registry: &Registry,
     request: &AdmissionRequest<'_>,
     policy: &Policy,
+    row: &Arc<Row>,
     param: Option<&Value>,
 ) -> Result<bool, String> {
     if let Some(why) = &policy.broken {
         return Err(why.clone());
     }
-    let names = Names::new(registry, request, param);
+    let seen = Seen::of(request, row);
+    let mut names = Names::new(registry, request, param);
+    if let Some(seen) = &seen {
+        names.see(seen);
+    }
     let activation = names.activation(&policy.variables);
     matches(
         policy.conditions.iter(),
@@ -176,18 +184,24 @@ fn applies(
     )
 }
 
-/// The object as a mutation makes it.
+/// The object as a mutation makes it. `row`: the version of its kind that the policy is about.
 fn patched(
     registry: &Registry,
     request: &AdmissionRequest<'_>,
     policy: &Policy,
+    row: &Arc<Row>,
     mutation: &Mutation,
     param: Option<&Value>,
 ) -> Result<Option<Value>, String> {
     let Some(object) = request.object.as_deref() else {
         return Ok(None);
     };
-    let names = Names::new(registry, request, param);
+    let seen = Seen::of(request, row);
+    let mut names = Names::new(registry, request, param);
+    if let Some(seen) = &seen {
+        names.see(seen);
+    }
+    let object = seen.as_ref().map_or(object, |seen| seen.object(object));
     let activation = names.activation(&policy.variables);
     let (Mutation::JsonPatch(program) | Mutation::Apply(program)) = mutation;
     let made = program
@@ -200,13 +214,15 @@ fn patched(
             json_patch(&mut new, &made).map_err(|e| format!("JSON Patch: {e}"))?;
         }
         Mutation::Apply(_) => {
-            let schema = &request.target.row.schema;
-            new = apply::lay_over(schema, new, &made).map_err(|why| {
+            new = apply::lay_over(&row.schema, new, &made).map_err(|why| {
                 format!(
                     "error applying patch: failed to convert patch object to typed object: {why}"
                 )
             })?;
         }
+    }
+    if seen.is_some() {
+        new = in_version(&new, row, &request.target.row);
     }
     Ok(Some(new))
 }

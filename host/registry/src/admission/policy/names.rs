@@ -7,6 +7,7 @@ use oarlock_cel::{
     Activation, Attributes, Authorizer, Decision, Program, Shape, Value as Cel, authorizer,
     request_resource,
 };
+use oarlock_kinds::Row;
 use oarlock_model::meta;
 use serde_json::{Map, Value, json};
 
@@ -106,6 +107,17 @@ impl<'r> Names<'r> {
         }
     }
 
+    /// Sees the objects in another version of their kind.
+    pub fn see(&mut self, seen: &'r Seen) {
+        self.object = seen.object.as_ref();
+        self.old = seen.old.as_ref();
+        let row = &seen.row;
+        self.request["kind"] =
+            json!({"group": row.group, "version": row.version, "kind": row.kind});
+        self.request["resource"] =
+            json!({"group": row.group, "version": row.version, "resource": row.resource});
+    }
+
     pub fn activation<'a>(&'a self, variables: &'a [(String, Program)]) -> Activation<'a> {
         let json = |value: Option<&'a Value>| value.map_or(Cel::Null, Cel::json);
         let asker: Rc<dyn Authorizer + 'a> = Rc::<For>::clone(&self.asker);
@@ -126,6 +138,45 @@ impl<'r> Names<'r> {
             .with("authorizer", authorizer(asker))
             .with_variables(variables)
     }
+}
+
+/// The objects of a request in another version of their kind: the one that a policy's rules name.
+pub(crate) struct Seen {
+    row: Arc<Row>,
+    object: Option<Value>,
+    old: Option<Value>,
+}
+
+impl Seen {
+    /// `None`: the request is in that version.
+    pub fn of(request: &AdmissionRequest<'_>, row: &Arc<Row>) -> Option<Self> {
+        let own = &request.target.row;
+        if own.gvk() == row.gvk() {
+            return None;
+        }
+        let turned = |object: &Value| in_version(object, own, row);
+        Some(Self {
+            row: Arc::clone(row),
+            object: request.object.as_deref().map(turned),
+            old: request.old.map(turned),
+        })
+    }
+
+    /// The object in that version, or the given one if there is none.
+    pub fn object<'s>(&'s self, given: &'s Value) -> &'s Value {
+        self.object.as_ref().unwrap_or(given)
+    }
+}
+
+/// An object of one kind as another version of it.
+pub(crate) fn in_version(object: &Value, from: &Row, to: &Row) -> Value {
+    let mut object = object.clone();
+    if from.gvk() != to.gvk() {
+        from.store(&mut object);
+        to.show(&mut object);
+        meta::set_type(&mut object, to.api_version(), to.kind.as_str());
+    }
+    object
 }
 
 /// How a namespace's times are read.

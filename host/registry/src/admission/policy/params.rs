@@ -4,7 +4,7 @@ use oarlock_model::meta;
 use oarlock_store::RangeQuery;
 use serde_json::Value;
 
-use super::compiled::ParamRef;
+use super::compiled::{ParamRef, Policy};
 use crate::codec::load;
 use crate::{Registry, keys};
 
@@ -59,4 +59,15 @@ pub(super) fn find(
         );
     }
     Ok(found)
+}
+
+impl Policy {
+    /// Why the kind of its parameters is of no use.
+    pub fn lacks_params(&self, registry: &Registry) -> Option<String> {
+        let (version, kind) = self.param_kind.as_ref()?;
+        let (group, number) = version.split_once('/').unwrap_or(("", version));
+        registry.kinds().kind(group, number, kind).is_none().then(|| {
+            format!("failed to find resource referenced by paramKind: '{group}/{number}, Kind={kind}'")
+        })
+    }
 }

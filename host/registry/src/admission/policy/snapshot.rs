@@ -79,7 +79,7 @@ impl Snapshot {
             && is_judged(target)
             && policies
                 .iter()
-                .any(|(policy, _)| policy.matching.fits_kind(target, operation))
+                .any(|(policy, _)| policy.matching.may_fit(target, operation))
     }
 }
 

@@ -17,6 +17,7 @@ use crate::{Registry, Target};
 #[derive(Debug)]
 pub(super) struct Hook {
     pub name: String,
+    pub configuration: String,
     /// Tells it from others of the same name.
     pub uid: String,
     pub client: ClientConfig,
@@ -69,6 +70,7 @@ impl Hook {
         };
         Self {
             uid: format!("{configuration}/{name}/{at}"),
+            configuration: configuration.to_owned(),
             name,
             client: ClientConfig::of(&hook["clientConfig"]),
             timeout: Duration::from_secs(hook["timeoutSeconds"].as_u64().unwrap_or(10)),

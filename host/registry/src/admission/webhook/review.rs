@@ -1,6 +1,8 @@
 //! AdmissionReview: what a webhook is told, and what its answer means.
 //! Source: <https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/#request>
 
+use std::collections::BTreeMap;
+
 use base64::Engine as _;
 use oarlock_kinds::Row;
 use oarlock_model::status::quote;
@@ -9,20 +11,9 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::admission::AdmissionRequest;
-use crate::admission::policy::describe;
+use crate::admission::policy::{describe, in_version};
 
 const GROUP: &str = "admission.k8s.io";
-
-/// An object of one kind as another version of it.
-pub(super) fn in_version(object: &Value, from: &Row, to: &Row) -> Value {
-    let mut object = object.clone();
-    if from.version != to.version || from.group != to.group {
-        from.store(&mut object);
-        to.show(&mut object);
-        oarlock_model::meta::set_type(&mut object, to.api_version(), to.kind.as_str());
-    }
-    object
-}
 
 /// The text that is sent.
 pub(super) fn body(request: &AdmissionRequest<'_>, row: &Row, version: &str, uid: &str) -> Vec<u8> {
@@ -64,6 +55,7 @@ struct Response {
     patch: Option<String>,
     patch_type: Option<String>,
     warnings: Option<Vec<String>>,
+    audit_annotations: Option<BTreeMap<String, String>>,
 }
 
 /// What a webhook says.
@@ -75,6 +67,8 @@ pub(super) struct Verdict {
     /// A JSON patch that has something in it.
     pub patch: Option<Value>,
     pub warnings: Vec<String>,
+    /// For the audit.
+    pub annotations: BTreeMap<String, String>,
 }
 
 pub(super) fn read(text: &[u8]) -> Result<Answer, String> {
@@ -135,6 +129,7 @@ pub(super) fn verify(
         result: response.status.unwrap_or_default(),
         patch: None,
         warnings: response.warnings.unwrap_or_default(),
+        annotations: response.audit_annotations.unwrap_or_default(),
     };
     if mutates && !patch.is_empty() && verdict.allowed {
         if v1 && kind != Some("JSONPatch") {
