@@ -203,18 +203,10 @@ impl Registry {
             object: None,
             old: Some(old),
         };
-        for plugin in self
-            .admission()
-            .iter()
-            .filter(|p| p.handles(target, operation))
-        {
+        for plugin in self.plugins(&ctx.user, target, operation) {
             plugin.mutate(self, &mut request).await?;
         }
-        for plugin in self
-            .admission()
-            .iter()
-            .filter(|p| p.handles(target, operation))
-        {
+        for plugin in self.plugins(&ctx.user, target, operation) {
             plugin.validate(self, &request).await?;
         }
         Ok(())

@@ -9,12 +9,12 @@ use oarlock_model::ApiResult;
 use oarlock_store::Store;
 use parking_lot::Mutex;
 
-use crate::Admission;
 use crate::admission::policy::Authorize;
 use crate::admission::{builtin, policy};
 use crate::definitions::{self, Follower, KnownDefinitions};
 use crate::services::ServiceAllocators;
 use crate::trees::TreeCache;
+use crate::{Admission, Operation, Target, User};
 
 #[derive(Debug)]
 pub struct Config {
@@ -89,8 +89,17 @@ impl Registry {
         self.authorizer.get()
     }
 
-    pub(crate) fn admission(&self) -> &[Arc<dyn Admission>] {
-        &self.admission
+    /// The plugins that look at such a write of such a user, in order.
+    pub(crate) fn plugins<'a>(
+        &'a self,
+        user: &'a User,
+        target: &'a Target,
+        operation: Operation,
+    ) -> impl Iterator<Item = &'a dyn Admission> {
+        self.admission
+            .iter()
+            .filter(move |plugin| plugin.concerns(user) && plugin.handles(target, operation))
+            .map(|plugin| &**plugin)
     }
 
     pub(crate) fn services(&self) -> &ServiceAllocators {

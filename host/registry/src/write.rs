@@ -215,10 +215,10 @@ impl Registry {
         let by_part = view == View::Part
             && target.subresource == "status"
             && strategy::status_alone(row)
-            && !self
-                .admission()
-                .iter()
-                .any(|plugin| plugin.handles(target, Operation::Update));
+            && self
+                .plugins(&ctx.user, target, Operation::Update)
+                .next()
+                .is_none();
         for _ in 0..MAX_ATTEMPTS {
             let record = self
                 .store()
@@ -360,11 +360,7 @@ impl Registry {
             object: Some(&mut object),
             old,
         };
-        for plugin in self
-            .admission()
-            .iter()
-            .filter(|p| p.handles(target, operation))
-        {
+        for plugin in self.plugins(&ctx.user, target, operation) {
             plugin.validate(self, &request).await?;
         }
         Ok(Ready { object, allocation })
@@ -385,12 +381,30 @@ impl Registry {
             object: Some(object),
             old,
         };
-        for plugin in self
-            .admission()
-            .iter()
-            .filter(|p| p.handles(target, operation))
-        {
+        for plugin in self.plugins(&ctx.user, target, operation) {
             plugin.mutate(self, &mut request).await?;
+        }
+        Ok(())
+    }
+
+    /// What admission says of an object that is sent to a subresource and not stored (`binding`, `eviction`, `token`).
+    pub async fn admit_sub(
+        &self,
+        ctx: &Context,
+        target: &Target,
+        object: &mut Value,
+    ) -> ApiResult<()> {
+        let operation = Operation::Create;
+        self.admit(ctx, target, operation, object, None).await?;
+        let request = AdmissionRequest {
+            context: ctx,
+            target,
+            operation,
+            object: Some(object),
+            old: None,
+        };
+        for plugin in self.plugins(&ctx.user, target, operation) {
+            plugin.validate(self, &request).await?;
         }
         Ok(())
     }
