@@ -11,7 +11,7 @@ use http::request::Parts;
 use http::{HeaderMap, Request};
 use hyper::body::Incoming;
 use jiff::Timestamp;
-use oarlock_model::{ApiError, Reason};
+use oarlock_model::{ApiError, FieldSelector, Reason};
 use oarlock_registry::{Registry, User};
 use tokio::sync::watch;
 
@@ -159,7 +159,8 @@ async fn handle(
     let now = Timestamp::now();
     let mut user = api
         .access
-        .authenticate(&parts.headers, &connection.peer, now)?;
+        .authenticate(&parts.headers, &connection.peer, path, now)
+        .await?;
     let verb = at.map_or(Verb::Other, |at| {
         at.verb(&parts.method, query.flag("watch"))
     });
@@ -172,11 +173,20 @@ async fn handle(
     } else {
         verb.as_str()
     };
-    let attributes = Attributes {
+    let mut attributes = Attributes {
         verb: word,
         path,
         resource: at,
+        ..Attributes::default()
     };
+    let fields;
+    if matches!(verb, Verb::List | Verb::Watch | Verb::DeleteCollection)
+        && let Some(text) = query.get("fieldSelector")
+    {
+        // One that cannot be read is told by the verb.
+        fields = FieldSelector::parse(text).unwrap_or_default();
+        attributes = attributes.limited_to(&fields);
+    }
     if let Some(other) = api.access.impersonate(&parts.headers, &user, &attributes)? {
         user = other;
         trace.user = Some(Arc::clone(&user));

@@ -198,6 +198,7 @@ impl Check<'_> {
                 name,
                 ..ResourcePath::default()
             }),
+            ..Attributes::default()
         }
     }
 
@@ -438,6 +439,7 @@ mod tests {
             verb: "list",
             path,
             resource: resource_path(path),
+            ..Attributes::default()
         };
         let requestor = User {
             name: "me".to_owned(),

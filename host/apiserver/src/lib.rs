@@ -5,6 +5,7 @@
 //! parsed, on the way out.
 
 mod accounts;
+mod approving;
 mod audit;
 mod auth;
 mod body;
@@ -14,12 +15,15 @@ mod encode;
 mod expressions;
 mod failure;
 mod flow;
+mod follow;
 mod guard;
 mod handler;
 mod health;
 mod impersonation;
 mod metrics;
 mod negotiate;
+mod nodes;
+mod oidc;
 mod openapi;
 mod outgoing;
 mod outside;
@@ -47,6 +51,8 @@ pub use auth::{
 };
 pub use health::HealthCheck;
 pub use metrics::MoreMetrics;
+pub use nodes::Nodes;
+pub use oidc::{AuthenticationConfig, OidcError, OidcFlags, OidcIssuer};
 pub use pki::{Identity, Pki, PkiError};
 pub use rbac::Rbac;
 pub use route::{ResourcePath, Verb};

@@ -85,7 +85,8 @@ impl Registry {
         let _ = self.authorizer.set(authorizer);
     }
 
-    pub(crate) fn authorizer(&self) -> Option<&Arc<dyn Authorize>> {
+    /// Who answers what users may; `None`: there is no server yet.
+    pub fn authorizer(&self) -> Option<&Arc<dyn Authorize>> {
         self.authorizer.get()
     }
 

@@ -197,6 +197,22 @@ impl Graph {
         set(&mut self.slices, name, node);
     }
 
+    /// Drops what is known from a kind.
+    pub fn forget(&mut self, resource: &str) {
+        match resource {
+            "pods" => {
+                self.pods.clear();
+                self.users.iter_mut().for_each(Map::clear);
+            }
+            "persistentvolumes" => {
+                self.volumes.clear();
+                self.volumes_of_secret.clear();
+            }
+            "volumeattachments" => self.attachments.clear(),
+            _ => self.slices.clear(),
+        }
+    }
+
     /// How many pods, volumes, attachments and slices are known.
     pub fn len(&self) -> usize {
         let pods: usize = self.pods.values().map(Map::len).sum();
