@@ -52,7 +52,7 @@ async fn follow(
     let options = WatchOptions::default();
     let mut events = registry.watch(&context(), &all, &options).await?;
     // Kubelets' requests that may not be approved yet, by name.
-    let mut waiting = BTreeSet::new();
+    let mut waiting: BTreeSet<String> = BTreeSet::new();
     loop {
         let batch = tokio::time::timeout(RETRY, events.next_batch()).await;
         let mut objects = Vec::new();

@@ -96,7 +96,7 @@ impl AuthenticationConfig {
             )));
         }
         let anonymous = document.anonymous.map(|anonymous| {
-            let paths = anonymous.conditions.into_iter().map(|c| c.path).collect();
+            let paths: Vec<String> = anonymous.conditions.into_iter().map(|c| c.path).collect();
             (anonymous.enabled, paths)
         });
         if matches!(&anonymous, Some((false, paths)) if !paths.is_empty()) {

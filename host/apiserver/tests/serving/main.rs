@@ -5,6 +5,9 @@
 mod certificates;
 mod harness;
 mod hostile;
+mod issuers;
+mod nodes;
+mod secrets;
 mod travel;
 
 use std::io::Read as _;

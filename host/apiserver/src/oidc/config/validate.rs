@@ -276,12 +276,12 @@ fn extra_key(key: &str, at: &str, causes: &mut Vec<Cause>) {
     if key != key.to_lowercase() {
         refuse("must be lowercase");
     }
-    let reserved = |of: &&str| {
+    let reserved = |of: &str| {
         domain
-            .strip_suffix(**of)
+            .strip_suffix(of)
             .is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
     };
-    if key.contains('/') && RESERVED.iter().any(|of| reserved(&of)) {
+    if key.contains('/') && RESERVED.iter().any(|of| reserved(of)) {
         refuse("k8s.io, kubernetes.io and their subdomains are reserved for Kubernetes use");
     }
 }
