@@ -1,13 +1,15 @@
 //! An API server by itself, in memory: no scheduler, no controllers, no nodes. For trying clients and replaying recordings.
 //!
-//! `serve [--listen ADDR:PORT] [--data-dir DIR] [--anonymous] [--token-auth-file FILE] [--max-requests-inflight N]
+//! `serve [--listen ADDR:PORT] [--data-dir DIR] [--anonymous] [--authorize-nodes] [--token-auth-file FILE] [--max-requests-inflight N]
 //! [--max-mutating-requests-inflight N]`; prints the address and where the kubeconfig is.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use oarlock_apiserver::{KeyRing, Rbac, Server, ServerConfig, ServiceAccounts, StaticTokens, pki};
+use oarlock_apiserver::{
+    KeyRing, Nodes, Rbac, Server, ServerConfig, ServiceAccounts, StaticTokens, pki,
+};
 use oarlock_registry::{Config, Registry};
 
 type Outcome = Result<(), Box<dyn std::error::Error>>;
@@ -20,6 +22,7 @@ async fn main() -> Outcome {
     let mut listen: SocketAddr = "127.0.0.1:0".parse()?;
     let mut data_dir: Option<PathBuf> = None;
     let mut anonymous = false;
+    let mut nodes = false;
     let mut token_file: Option<PathBuf> = None;
     let (mut reads, mut writes) = (400_u32, 200_u32);
     let mut arguments = std::env::args().skip(1);
@@ -39,6 +42,7 @@ async fn main() -> Outcome {
                 writes = arguments.next().ok_or("how many requests?")?.parse()?;
             }
             "--anonymous" => anonymous = true,
+            "--authorize-nodes" => nodes = true,
             "--token-auth-file" => token_file = arguments.next().map(PathBuf::from),
             other => return Err(format!("unknown argument {other}").into()),
         }
@@ -70,6 +74,10 @@ async fn main() -> Outcome {
         config.access.tokens.push(StaticTokens::read(file)?);
     }
     config.access.anonymous = anonymous;
+    if nodes {
+        let nodes = Nodes::start(&config.registry).await?;
+        config.access.authorizers.push(nodes);
+    }
     config.access.authorizers.push(rbac);
     let server = Server::bind(config).await?;
     let kubeconfig = pki.default_kubeconfig();

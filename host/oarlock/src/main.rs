@@ -1,6 +1,7 @@
 //! The binary: flags, configuration, wiring, signals and the command line.
 
 mod component;
+mod issuers;
 mod logging;
 mod plugin;
 mod up;

@@ -85,8 +85,7 @@ impl AuthenticationConfig {
     }
 
     fn parse(text: &str) -> Result<Self, OidcError> {
-        let value = crate::body::yaml(text.as_bytes())
-            .map_err(|why| OidcError::Document(why.to_string()))?;
+        let value = crate::body::yaml(text.as_bytes()).map_err(OidcError::Document)?;
         let document: Document =
             serde_json::from_value(value).map_err(|why| OidcError::Document(why.to_string()))?;
         if !document.is_known() {
@@ -271,13 +270,17 @@ mod tests {
     #[test]
     fn a_file_is_read_strictly() {
         let good = format!(
-            "{ISSUER}{{expression: \"'x:' + claims.sub\"}}\n    groups: {{claim: g, prefix: \"\"}}\n    uid: {{claim: u}}\n    extra: [{{key: example.com/tenant, valueExpression: claims.tenant}}]\n  claimValidationRules: [{{claim: hd, requiredValue: h}}, {{expression: \"claims.level > 3\", message: low}}]\n  userValidationRules: [{{expression: \"!user.username.startsWith('system:')\", message: no}}]\nanonymous: {{enabled: true, conditions: [{{path: /livez}}]}}\n"
+            "{ISSUER}{{expression: \"'x:' + claims.sub\"}}\n    groups: {{claim: g, prefix: \"\"}}\n    uid: {{claim: u}}\n    extra: [{{key: example.com/tenant, valueExpression: claims.tenant}}]\n  claimValidationRules: [{{claim: hd, requiredValue: h}}, {{expression: \"claims.level > 3\", message: low}}]\n  userValidationRules: [{{expression: \"!user.username.startsWith('system:')\", message: reserved}}]\nanonymous: {{enabled: true, conditions: [{{path: /livez}}]}}\n"
         );
         let read = config(&good).unwrap();
         assert_eq!(read.anonymous, Some((true, vec!["/livez".to_owned()])));
         assert_eq!((read.jwt.len(), read.jwt[0].extra.len()), (1, 1));
         assert!(why("jwt: []\nother: 1\n").contains("unknown field `other`"));
-        assert!(why("kind: Other\n").contains("duplicate") || config("kind: Other\n").is_err());
+        let other = "apiVersion: apiserver.config.k8s.io/v2\nkind: AuthenticationConfiguration\n";
+        assert_eq!(
+            AuthenticationConfig::parse(other).unwrap_err().to_string(),
+            "the authentication configuration cannot be read: no kind \"AuthenticationConfiguration\" is registered for version \"apiserver.config.k8s.io/v2\""
+        );
     }
 
     #[test]

@@ -222,8 +222,13 @@ async fn a_node_renews_its_certificate() {
         condition["message"],
         "Auto approving self kubelet client certificate after SubjectAccessReview."
     );
-    // Somebody else's waits for a person.
-    made(&mut admin, REQUESTS, request("waiting", "n1")).await;
-    let (_, body) = admin.get(&format!("{REQUESTS}/waiting")).await;
-    assert!(body["status"]["certificate"].is_null());
+    // One for serving waits for an approver, however long: the next is answered before it.
+    let mut serving = request("serving", "n1");
+    serving["spec"]["signerName"] = json!("kubernetes.io/kubelet-serving");
+    serving["spec"]["usages"] = json!(["digital signature", "server auth"]);
+    made(&mut n1, REQUESTS, serving).await;
+    made(&mut n1, REQUESTS, request("next", "n1")).await;
+    n1.get_until(&format!("{REQUESTS}/next"), signed).await;
+    let (_, body) = admin.get(&format!("{REQUESTS}/serving")).await;
+    assert!(body["status"]["conditions"].is_null(), "{body}");
 }
