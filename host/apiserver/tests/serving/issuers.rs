@@ -26,7 +26,7 @@ use crate::harness::{Client, DEADLINE, TestServer};
 
 enum Pair {
     Rsa(Box<RsaKeyPair>),
-    Ec(EcdsaKeyPair),
+    Ec(Box<EcdsaKeyPair>),
 }
 
 fn part(bytes: impl AsRef<[u8]>) -> String {
@@ -46,7 +46,9 @@ impl Pair {
     fn ec() -> Self {
         let (how, random) = (&ECDSA_P256_SHA256_FIXED_SIGNING, SystemRandom::new());
         let pkcs8 = EcdsaKeyPair::generate_pkcs8(how, &random).unwrap();
-        Self::Ec(EcdsaKeyPair::from_pkcs8(how, pkcs8.as_ref(), &random).unwrap())
+        Self::Ec(Box::new(
+            EcdsaKeyPair::from_pkcs8(how, pkcs8.as_ref(), &random).unwrap(),
+        ))
     }
 
     fn public(&self, id: &str) -> Value {
