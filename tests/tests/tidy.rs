@@ -56,6 +56,7 @@ const EDGES: &[(&str, &[&str])] = &[
         "oarlock-apiserver",
         &[
             "oarlock-auth",
+            "oarlock-cel",
             "oarlock-kinds",
             "oarlock-model",
             "oarlock-registry",

@@ -1,6 +1,6 @@
 //! An API server by itself, in memory: no scheduler, no controllers, no nodes. For trying clients and replaying recordings.
 //!
-//! `serve [--listen ADDR:PORT] [--data-dir DIR] [--anonymous] [--token-auth-file FILE] [--max-requests-inflight N]
+//! `serve [--listen ADDR:PORT] [--data-dir DIR] [--anonymous] [--authorize-nodes] [--token-auth-file FILE] [--max-requests-inflight N]
 //! [--max-mutating-requests-inflight N] [--audit-policy-file FILE --audit-log-path FILE]`; prints the address and where the kubeconfig is.
 
 use std::net::SocketAddr;
@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use oarlock_apiserver::{
-    Audit, AuditConfig, AuditLogConfig, KeyRing, LogFormat, Rbac, Server, ServerConfig,
+    Audit, AuditConfig, AuditLogConfig, KeyRing, LogFormat, Nodes, Rbac, Server, ServerConfig,
     ServiceAccounts, StaticTokens, pki,
 };
 use oarlock_registry::{Config, Registry};
@@ -23,6 +23,7 @@ async fn main() -> Outcome {
     let mut listen: SocketAddr = "127.0.0.1:0".parse()?;
     let mut data_dir: Option<PathBuf> = None;
     let mut anonymous = false;
+    let mut nodes = false;
     let mut token_file: Option<PathBuf> = None;
     let mut audit = AuditConfig::default();
     let (mut reads, mut writes) = (400_u32, 200_u32);
@@ -53,6 +54,7 @@ async fn main() -> Outcome {
                 });
             }
             "--anonymous" => anonymous = true,
+            "--authorize-nodes" => nodes = true,
             "--token-auth-file" => token_file = arguments.next().map(PathBuf::from),
             other => return Err(format!("unknown argument {other}").into()),
         }
@@ -85,6 +87,10 @@ async fn main() -> Outcome {
     }
     config.audit = Audit::start(&audit)?;
     config.access.anonymous = anonymous;
+    if nodes {
+        let nodes = Nodes::start(&config.registry).await?;
+        config.access.authorizers.push(nodes);
+    }
     config.access.authorizers.push(rbac);
     let server = Server::bind(config).await?;
     let kubeconfig = pki.default_kubeconfig();

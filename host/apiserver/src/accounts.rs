@@ -5,11 +5,13 @@
 //! Source: <https://kubernetes.io/docs/reference/access-authn-authz/service-accounts-admin/>
 
 mod keys;
+mod legacy;
 mod request;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::Timestamp;
@@ -37,6 +39,8 @@ pub struct ServiceAccounts {
     keys: KeyRing,
     /// Claims by token.
     known: Mutex<HashMap<Box<str>, Arc<Value>>>,
+    /// Secrets of tokens that somebody must look after.
+    pending: legacy::Pending,
 }
 
 impl ServiceAccounts {
@@ -45,6 +49,7 @@ impl ServiceAccounts {
             registry,
             keys,
             known: Mutex::default(),
+            pending: legacy::Pending::default(),
         })
     }
 
@@ -99,7 +104,7 @@ impl ServiceAccounts {
         else {
             return Ok(None);
         };
-        if claims["iss"] != ISSUER {
+        if claims["iss"] != ISSUER && claims["iss"] != legacy::ISSUER {
             return Ok(None);
         }
         let good = header["alg"] == "ES256"
@@ -188,18 +193,23 @@ impl ServiceAccounts {
         Ok(User {
             name: oarlock_auth::account_user(namespace, name),
             uid: account["uid"].as_str().unwrap_or_default().to_owned(),
-            groups: vec![
-                "system:serviceaccounts".to_owned(),
-                format!("system:serviceaccounts:{namespace}"),
-                AUTHENTICATED.to_owned(),
-            ],
+            groups: groups(namespace),
             extra,
         })
     }
 }
 
+fn groups(namespace: &str) -> Vec<String> {
+    vec![
+        "system:serviceaccounts".to_owned(),
+        format!("system:serviceaccounts:{namespace}"),
+        AUTHENTICATED.to_owned(),
+    ]
+}
+
+#[async_trait]
 impl TokenAuthenticator for ServiceAccounts {
-    fn authenticate(
+    async fn authenticate(
         &self,
         token: &str,
         audiences: &[String],
@@ -214,12 +224,16 @@ impl TokenAuthenticator for ServiceAccounts {
         } else {
             audiences
         };
-        let of_token: Vec<&str> = claims["aud"]
+        let mut of_token: Vec<&str> = claims["aud"]
             .as_array()
             .into_iter()
             .flatten()
             .filter_map(Value::as_str)
             .collect();
+        // Tokens of secrets name none.
+        if of_token.is_empty() {
+            of_token.push(ISSUER);
+        }
         let both: Vec<String> = wanted
             .iter()
             .filter(|audience| of_token.contains(&audience.as_str()))
@@ -234,7 +248,11 @@ impl TokenAuthenticator for ServiceAccounts {
                 of_wanted.join(" ")
             ));
         }
-        let user = self.check(&claims, now)?;
+        let user = if claims["iss"] == legacy::ISSUER {
+            self.check_legacy(token, &claims, now)?
+        } else {
+            self.check(&claims, now)?
+        };
         Ok(Some(Authenticated {
             user: Arc::new(user),
             audiences: both,

@@ -6,16 +6,17 @@
 use std::fmt::Debug;
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use jiff::Timestamp;
-use oarlock_auth::SubjectRules;
-use oarlock_model::{ApiError, Reason};
+use oarlock_auth::{Ask, SubjectRules};
+use oarlock_model::{ApiError, FieldSelector, Reason};
 use oarlock_registry::User;
 
 use crate::accounts::ServiceAccounts;
 use crate::failure::Failure;
-use crate::route::ResourcePath;
+use crate::route::{ResourcePath, name_problem};
 use crate::tls::Peer;
 
 pub(crate) const AUTHENTICATED: &str = "system:authenticated";
@@ -29,10 +30,11 @@ pub struct Authenticated {
 }
 
 /// Turns a bearer token into a user.
+#[async_trait]
 pub trait TokenAuthenticator: Send + Sync + Debug {
     /// For one of `audiences`; empty: for this server. `Ok(None)`: not a token of this kind. An error says why the token
     /// is not good.
-    fn authenticate(
+    async fn authenticate(
         &self,
         token: &str,
         audiences: &[String],
@@ -41,13 +43,52 @@ pub trait TokenAuthenticator: Send + Sync + Debug {
 }
 
 /// What a request wants to do.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Attributes<'a> {
     /// `get`, `list`, …; for paths outside the API, the method in lower case.
     pub verb: &'a str,
     pub path: &'a str,
     /// `None`: a path outside the API.
     pub resource: Option<ResourcePath<'a>>,
+    /// What a list, a watch or the deletion of a collection is limited to.
+    pub fields: Option<&'a FieldSelector>,
+}
+
+impl<'a> Attributes<'a> {
+    /// The same in the words of rules.
+    pub(crate) fn ask(&self) -> Ask<'a> {
+        let Some(at) = self.resource else {
+            return Ask {
+                verb: self.verb,
+                path: self.path,
+                ..Ask::default()
+            };
+        };
+        Ask {
+            verb: self.verb,
+            is_resource: true,
+            group: at.group,
+            resource: at.resource,
+            subresource: at.subresource.split('/').next().unwrap_or(""),
+            namespace: at.namespace,
+            name: at.name,
+            path: "",
+        }
+    }
+
+    /// A list or watch of the one object of a name is asked for by that name.
+    pub(crate) fn limited_to(mut self, fields: &'a FieldSelector) -> Self {
+        self.fields = Some(fields);
+        if let Some(at) = &mut self.resource
+            && at.name.is_empty()
+            && matches!(self.verb, "list" | "watch")
+            && let Some(name) = fields.exact("metadata.name")
+            && name_problem(name).is_none()
+        {
+            at.name = name;
+        }
+        self
+    }
 }
 
 /// The first authorizer with an opinion decides; no opinion at all is a refusal. The texts are reasons, and may be empty.
@@ -117,6 +158,8 @@ pub struct Access {
     pub authorizers: Vec<Arc<dyn Authorizer>>,
     /// Callers without credentials are `system:anonymous` (and mostly forbidden, 403); otherwise they get 401.
     pub anonymous: bool,
+    /// The only paths that they may ask for; none: all.
+    pub anonymous_paths: Vec<String>,
 }
 
 impl Default for Access {
@@ -126,6 +169,7 @@ impl Default for Access {
             accounts: None,
             authorizers: vec![Arc::new(Masters)],
             anonymous: false,
+            anonymous_paths: Vec::new(),
         }
     }
 }
@@ -138,10 +182,11 @@ impl Access {
         self.accounts = Some(accounts);
     }
 
-    pub(crate) fn authenticate(
+    pub(crate) async fn authenticate(
         &self,
         headers: &HeaderMap,
         peer: &Peer,
+        path: &str,
         now: Timestamp,
     ) -> Result<Arc<User>, Failure> {
         if let Peer::User(user) = peer {
@@ -153,19 +198,25 @@ impl Access {
                 .ok()
                 .and_then(bearer)
                 .ok_or_else(Failure::unauthorized)?;
-            return match self.review(token, &[], now) {
+            return match self.review(token, &[], now).await {
                 Ok(found) => Ok(found.user),
                 Err(_) => Err(Failure::unauthorized()),
             };
         }
         match peer {
-            Peer::None if self.anonymous => Ok(anonymous()),
+            Peer::None if self.lets_in(path) => Ok(anonymous()),
             _ => Err(Failure::unauthorized()),
         }
     }
 
+    /// Whether callers without credentials may come to a path.
+    fn lets_in(&self, path: &str) -> bool {
+        let paths = &self.anonymous_paths;
+        self.anonymous && (paths.is_empty() || paths.iter().any(|allowed| allowed == path))
+    }
+
     /// Whom a token stands for, or what a TokenReview says of one that is not good.
-    pub(crate) fn review(
+    pub(crate) async fn review(
         &self,
         token: &str,
         audiences: &[String],
@@ -174,7 +225,7 @@ impl Access {
         const INVALID: &str = "invalid bearer token";
         let mut problems = vec![INVALID.to_owned()];
         for tokens in &self.tokens {
-            match tokens.authenticate(token, audiences, now) {
+            match tokens.authenticate(token, audiences, now).await {
                 Ok(Some(found)) => return Ok(found),
                 Ok(None) => {}
                 Err(why) => problems.push(why),
@@ -276,6 +327,7 @@ mod tests {
                 verb,
                 path,
                 resource: resource_path(path),
+                ..Attributes::default()
             };
             let failure = access
                 .authorize(&user("x", &[AUTHENTICATED]), &attributes)

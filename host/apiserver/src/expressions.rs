@@ -1,5 +1,6 @@
 //! What `authorizer` answers in the expressions of admission policies: what the server itself answers requests by.
 
+use oarlock_model::FieldSelector;
 use oarlock_registry::{AuthorizationAttributes, AuthorizationDecision, Authorize, User};
 
 use crate::auth::{Access, Attributes, Decision};
@@ -20,10 +21,12 @@ impl Authorize for ByAccess {
             subresource: &asked.subresource,
             watch_prefix: false,
         });
+        let fields = FieldSelector::parse(&asked.field_selector).unwrap_or_default();
         let attributes = Attributes {
             verb: &asked.verb,
             path: &asked.path,
             resource,
+            fields: Some(&fields),
         };
         let decision = self.0.decide(user, &attributes);
         let allowed = matches!(decision, Decision::Allow(_));

@@ -13,7 +13,7 @@ use http::request::Parts;
 use http::{HeaderMap, Request};
 use hyper::body::Incoming;
 use jiff::Timestamp;
-use oarlock_model::{ApiError, Reason};
+use oarlock_model::{ApiError, FieldSelector, Reason};
 use oarlock_registry::{Registry, User};
 use tokio::sync::watch;
 
@@ -257,25 +257,27 @@ async fn handle(
     } else {
         verb.as_str()
     };
-    let attributes = Attributes {
+    let mut attributes = Attributes {
         verb: word,
         path,
         resource: at,
+        ..Attributes::default()
     };
-    let login = || {
+    let login = async || {
         api.access
-            .authenticate(&parts.headers, &connection.peer, now)
+            .authenticate(&parts.headers, &connection.peer, path, now)
+            .await
     };
     if at.is_none()
         && let Some(answer) = outside::open_to_all(api, parts, path, &query)
     {
         if api.audit.is_some() {
-            let user = login().unwrap_or_else(|_| anonymous());
+            let user = login().await.unwrap_or_else(|_| anonymous());
             trace.audit(connection, parts, Some(&user), &attributes, now);
         }
         return Ok(answer);
     }
-    let mut user = match login() {
+    let mut user = match login().await {
         Ok(user) => user,
         Err(failure) => {
             trace.audit(connection, parts, None, &attributes, now);
@@ -285,6 +287,14 @@ async fn handle(
     trace.verb = verb;
     trace.user = Some(Arc::clone(&user));
     trace.audit(connection, parts, Some(&user), &attributes, now);
+    let fields;
+    if matches!(verb, Verb::List | Verb::Watch | Verb::DeleteCollection)
+        && let Some(text) = query.get("fieldSelector")
+    {
+        // One that cannot be read is told by the verb.
+        fields = FieldSelector::parse(text).unwrap_or_default();
+        attributes = attributes.limited_to(&fields);
+    }
     if let Some((other, constraint)) = api.access.impersonate(&parts.headers, &user, &attributes)? {
         if let Some(audited) = &trace.audited {
             audited.impersonated(&other, &constraint);

@@ -205,6 +205,7 @@ impl Check<'_> {
                 name,
                 ..ResourcePath::default()
             }),
+            ..Attributes::default()
         }
     }
 
@@ -445,6 +446,7 @@ mod tests {
             verb: "list",
             path,
             resource: resource_path(path),
+            ..Attributes::default()
         };
         let requestor = User {
             name: "me".to_owned(),

@@ -6,6 +6,7 @@
 
 mod accounts;
 mod aggregate;
+mod approving;
 mod audit;
 mod auth;
 mod body;
@@ -15,12 +16,15 @@ mod encode;
 mod expressions;
 mod failure;
 mod flow;
+mod follow;
 mod guard;
 mod handler;
 mod health;
 mod impersonation;
 mod metrics;
 mod negotiate;
+mod nodes;
+mod oidc;
 mod openapi;
 mod outbound;
 mod outgoing;
@@ -50,6 +54,8 @@ pub use auth::{
 };
 pub use health::HealthCheck;
 pub use metrics::MoreMetrics;
+pub use nodes::Nodes;
+pub use oidc::{AuthenticationConfig, OidcError, OidcFlags, OidcIssuer};
 pub use pki::{Identity, Pki, PkiError};
 pub use policies::check_policies;
 pub use rbac::Rbac;

@@ -50,7 +50,7 @@ impl Drop for Rbac {
 
 impl Authorizer for Rbac {
     fn authorize(&self, user: &User, attributes: &Attributes<'_>) -> Decision {
-        match self.answer(user, &ask(attributes)) {
+        match self.answer(user, &attributes.ask()) {
             Answer::Allowed(why) => Decision::Allow(why),
             Answer::NoOpinion(why) => Decision::NoOpinion(why),
         }
@@ -58,26 +58,6 @@ impl Authorizer for Rbac {
 
     fn rules(&self, user: &User, namespace: &str) -> Option<SubjectRules> {
         Some(self.rules_of(user, namespace))
-    }
-}
-
-fn ask<'a>(attributes: &Attributes<'a>) -> Ask<'a> {
-    let Some(at) = attributes.resource else {
-        return Ask {
-            verb: attributes.verb,
-            path: attributes.path,
-            ..Ask::default()
-        };
-    };
-    Ask {
-        verb: attributes.verb,
-        is_resource: true,
-        group: at.group,
-        resource: at.resource,
-        subresource: at.subresource.split('/').next().unwrap_or(""),
-        namespace: at.namespace,
-        name: at.name,
-        path: "",
     }
 }
 

@@ -9,7 +9,8 @@ use oarlock_registry::{Body, Context, Target, User};
 use oarlock_schema::{decode, decode_value};
 use serde_json::{Map, Value, json};
 
-use oarlock_model::{meta, time};
+use oarlock_model::selector::FieldRequirement;
+use oarlock_model::{FieldSelector, meta, time};
 
 use crate::auth::{Attributes, Decision};
 use crate::failure::Failure;
@@ -35,7 +36,7 @@ pub(crate) fn handles(row: &Row) -> bool {
 }
 
 /// The review with its `status`.
-pub(crate) fn answer(
+pub(crate) async fn answer(
     call: &Call<'_>,
     context: &Context,
     target: &Target,
@@ -64,7 +65,7 @@ pub(crate) fn answer(
             review["metadata"]["creationTimestamp"] = Value::String(time::format_time(call.now));
             json!({"userInfo": user_info(&call.user)})
         }
-        "tokenreviews" => token_status(call, &spec)?,
+        "tokenreviews" => token_status(call, &spec).await?,
         "selfsubjectrulesreviews" => rules_status(call, &spec)?,
         resource => {
             checks::access(row, &review, &spec, &target.namespace)?;
@@ -99,7 +100,7 @@ fn user_info(user: &User) -> Value {
     info
 }
 
-fn token_status(call: &Call<'_>, spec: &Value) -> Result<Value, Failure> {
+async fn token_status(call: &Call<'_>, spec: &Value) -> Result<Value, Failure> {
     let token = text(spec, "token");
     if token.is_empty() {
         return Err(Failure::bad_request(
@@ -107,16 +108,18 @@ fn token_status(call: &Call<'_>, spec: &Value) -> Result<Value, Failure> {
         ));
     }
     let audiences = strings(spec, "audiences");
-    Ok(match call.api.access.review(token, &audiences, call.now) {
-        Ok(found) => {
-            let mut status = json!({"authenticated": true, "user": user_info(&found.user)});
-            if !found.audiences.is_empty() {
-                status["audiences"] = json!(found.audiences);
+    Ok(
+        match call.api.access.review(token, &audiences, call.now).await {
+            Ok(found) => {
+                let mut status = json!({"authenticated": true, "user": user_info(&found.user)});
+                if !found.audiences.is_empty() {
+                    status["audiences"] = json!(found.audiences);
+                }
+                status
             }
-            status
-        }
-        Err(why) => json!({"user": {}, "error": why}),
-    })
+            Err(why) => json!({"user": {}, "error": why}),
+        },
+    )
 }
 
 fn text<'a>(value: &'a Value, field: &str) -> &'a str {
@@ -166,6 +169,7 @@ fn access_status(call: &Call<'_>, user: &User, spec: &Value) -> Value {
                 verb: text(wanted, "verb"),
                 path: "",
                 resource: Some(at),
+                fields: Some(&fields(&wanted["fieldSelector"])),
             },
         )
     } else {
@@ -175,7 +179,7 @@ fn access_status(call: &Call<'_>, user: &User, spec: &Value) -> Value {
             &Attributes {
                 verb: text(wanted, "verb"),
                 path: text(wanted, "path"),
-                resource: None,
+                ..Attributes::default()
             },
         )
     };
@@ -188,6 +192,33 @@ fn access_status(call: &Call<'_>, user: &User, spec: &Value) -> Value {
         status["reason"] = Value::String(reason);
     }
     status
+}
+
+/// What of a review's selector can be said as a field selector; the rest limits nothing that an authorizer here knows.
+fn fields(selector: &Value) -> FieldSelector {
+    let raw = text(selector, "rawSelector");
+    if !raw.is_empty() {
+        return FieldSelector::parse(raw).unwrap_or_default();
+    }
+    let requirements = selector["requirements"].as_array().into_iter().flatten();
+    let requirements = requirements.filter_map(|requirement| {
+        let [value] = requirement["values"].as_array()?.as_slice() else {
+            return None;
+        };
+        let equal = match text(requirement, "operator") {
+            "In" => true,
+            "NotIn" => false,
+            _ => return None,
+        };
+        Some(FieldRequirement {
+            field: text(requirement, "key").to_owned(),
+            value: value.as_str()?.to_owned(),
+            equal,
+        })
+    });
+    FieldSelector {
+        requirements: requirements.collect(),
+    }
 }
 
 /// What the authorizers that work by rules know of the caller.

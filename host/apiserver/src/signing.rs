@@ -1,8 +1,9 @@
 //! The cluster's own signers at work: approved requests for certificates get one, or learn why not. It lives in the server,
-//! because that holds the CA's key; who may have a certificate at all is decided by whoever approves.
+//! because that holds the CA's key; who may have a certificate at all is decided by whoever approves (for kubelets: `approving`).
 //!
 //! Cost: one watch of one kind; a signature for each approved request.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,11 +15,14 @@ use oarlock_model::{ApiError, ApiResult, Reason, meta, time};
 use oarlock_registry::{Body, Context, EventType, Registry, Target, User, WatchOptions};
 use serde_json::{Value, json};
 
+use crate::approving::{self, Outcome};
 use crate::pki::Pki;
 use crate::pki::request::{CLIENT, KUBELET_CLIENT, KUBELET_SERVING, LEGACY, Wanted};
 
 const GROUP: &str = "certificates.k8s.io";
 const PAUSE: Duration = Duration::from_secs(1);
+/// How often it is asked again whether a request may be approved.
+const RETRY: Duration = Duration::from_secs(5);
 
 /// Signs until the registry closes or the future is dropped.
 pub async fn sign_requests(registry: Arc<Registry>, pki: Arc<Pki>) {
@@ -47,17 +51,38 @@ async fn follow(
     // Those that are there come first.
     let options = WatchOptions::default();
     let mut events = registry.watch(&context(), &all, &options).await?;
+    // Kubelets' requests that may not be approved yet, by name.
+    let mut waiting: BTreeSet<String> = BTreeSet::new();
     loop {
-        for item in events.next_batch().await? {
-            if !matches!(item.kind, EventType::Added | EventType::Modified) {
-                continue;
+        let batch = tokio::time::timeout(RETRY, events.next_batch()).await;
+        let mut objects = Vec::new();
+        for item in batch.unwrap_or_else(|_| Ok(Vec::new()))? {
+            if matches!(item.kind, EventType::Added | EventType::Modified) {
+                objects.push(item.object);
             }
-            let object = item.object.to_value().map_err(ApiError::internal)?;
-            let Some(done) = answered(pki, &object, Timestamp::now()) else {
-                continue;
+        }
+        if objects.is_empty() {
+            let again = std::mem::take(&mut waiting);
+            let found = again.iter().filter_map(|name| registry.peek(row, "", name));
+            objects.extend(found);
+        }
+        for object in objects {
+            let object = object.to_value().map_err(ApiError::internal)?;
+            let now = Timestamp::now();
+            let authorizer = registry.authorizer().map(|authorizer| &**authorizer);
+            let (done, subresource) = match approving::judge(&object, authorizer, now) {
+                Outcome::Approved(object) => (*object, "approval"),
+                Outcome::NotYet => {
+                    waiting.insert(meta::name(&object).to_owned());
+                    continue;
+                }
+                Outcome::Nothing => match answered(pki, &object, now) {
+                    Some(object) => (object, "status"),
+                    None => continue,
+                },
             };
             let mut target = Target::new(row, "", meta::name(&object));
-            "status".clone_into(&mut target.subresource);
+            subresource.clone_into(&mut target.subresource);
             // A conflict means another change, and so another event.
             if let Err(error) = registry
                 .update(&context(), &target, Body::Value(done))

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use jiff::Timestamp;
 use oarlock_registry::User;
 
@@ -110,9 +111,10 @@ fn fields(row: &str) -> Option<Vec<String>> {
     (!quoted).then_some(fields)
 }
 
+#[async_trait]
 impl TokenAuthenticator for StaticTokens {
     /// These tokens know no audiences: they are good for this server's own.
-    fn authenticate(
+    async fn authenticate(
         &self,
         token: &str,
         audiences: &[String],
@@ -135,8 +137,8 @@ mod tests {
 
     fn whose(tokens: &StaticTokens, token: &str, audiences: &[&str]) -> Option<Arc<User>> {
         let audiences: Vec<String> = audiences.iter().map(|&a| a.to_owned()).collect();
-        tokens
-            .authenticate(token, &audiences, Timestamp::UNIX_EPOCH)
+        let found = tokens.authenticate(token, &audiences, Timestamp::UNIX_EPOCH);
+        futures::executor::block_on(found)
             .unwrap()
             .map(|found| found.user)
     }

@@ -417,7 +417,7 @@ async fn create(out: Out<'_>, target: &Target, body: Incoming) -> Result<Answer,
     let object = body::object(bytes, format, body_kind(target))?;
     brought(call, target, &object);
     if target.subresource.is_empty() && reviews::handles(&target.row) {
-        let (status, review) = reviews::answer(call, &context, target, object)?;
+        let (status, review) = reviews::answer(call, &context, target, object).await?;
         return Ok(out.value(status.as_u16(), &review, &context));
     }
     if target.subresource.is_empty() {

@@ -72,6 +72,11 @@ pub fn all() -> Vec<Default> {
     all
 }
 
+/// What the node authorizer lets all nodes do.
+pub(crate) fn node_rules() -> Vec<Rule> {
+    cluster::NODE.iter().map(Grant::rule).collect()
+}
+
 fn aggregate_label(name: &str) -> String {
     format!("rbac.authorization.k8s.io/aggregate-to-{name}")
 }

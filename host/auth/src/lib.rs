@@ -6,6 +6,7 @@ pub mod aggregate;
 pub mod defaults;
 pub mod escalation;
 mod index;
+pub mod nodes;
 mod rule;
 
 pub use index::{Answer, Index, RoleKind, SubjectRules};

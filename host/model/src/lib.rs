@@ -3,6 +3,7 @@
 pub mod gvk;
 pub mod meta;
 pub mod names;
+pub mod pod_references;
 pub mod pod_requests;
 pub mod quantity;
 pub mod selector;

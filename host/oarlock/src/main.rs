@@ -2,6 +2,7 @@
 
 mod audit;
 mod component;
+mod issuers;
 mod logging;
 mod plugin;
 mod up;

@@ -9,7 +9,8 @@ use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 use oarlock_admission::{AdmissionConfig, Gate, PolicyHost};
 use oarlock_apiserver::{
-    AlwaysAllow, Audit, KeyRing, Rbac, Server, ServerConfig, ServiceAccounts, StaticTokens,
+    AlwaysAllow, Audit, Authorizer, KeyRing, Nodes, Rbac, Server, ServerConfig, ServiceAccounts,
+    StaticTokens,
 };
 use oarlock_client::LocalCluster;
 use oarlock_controllers::{Controllers, ControllersConfig, Discover, Served};
@@ -22,6 +23,7 @@ use oarlock_wasm::{Engine, EngineConfig};
 use serde_json::{Value, json};
 
 use crate::audit::AuditFlags;
+use crate::issuers::Issuers;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Part {
@@ -40,6 +42,9 @@ enum StoreKind {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum AuthorizationMode {
+    /// Nodes, by what their pods need.
+    #[value(name = "Node")]
+    Node,
     #[value(name = "RBAC")]
     Rbac,
     #[value(name = "AlwaysAllow")]
@@ -75,9 +80,17 @@ pub struct Up {
     /// File of tokens, one line each: token,user,uid,"group,group"
     #[arg(long, value_name = "FILE")]
     token_auth_file: Option<PathBuf>,
-    /// Who decides what callers over HTTP may do; the kubeconfig's user may do everything
-    #[arg(long, value_enum, default_value_t = AuthorizationMode::Rbac, value_name = "MODE")]
-    authorization_mode: AuthorizationMode,
+    #[command(flatten)]
+    issuers: Issuers,
+    /// Who decides what callers over HTTP may do, in this order; the kubeconfig's user may do everything
+    #[arg(
+        long,
+        value_enum,
+        value_delimiter = ',',
+        default_value = "Node,RBAC",
+        value_name = "MODE"
+    )]
+    authorization_mode: Vec<AuthorizationMode>,
     /// How long history is kept for watches and lists at a revision, in seconds
     #[arg(long, default_value_t = 300, value_name = "SECONDS")]
     history: u64,
@@ -142,7 +155,7 @@ impl Up {
         let (store, kinds) = opened.await?;
         let store = store.context("cannot open the store")?;
         let rbac = Rbac::new();
-        let by_roles = self.authorization_mode == AuthorizationMode::Rbac;
+        let by_roles = self.authorization_mode.contains(&AuthorizationMode::Rbac);
         let gate = Arc::new(Gate::default());
         let mut admission = vec![Arc::clone(&gate) as Arc<dyn Admission>];
         if by_roles {
@@ -186,11 +199,20 @@ impl Up {
                 .with_context(|| format!("cannot use the tokens of {}", file.display()))?;
             server.access.tokens.push(tokens);
         }
+        self.issuers.admit(&mut server.access)?;
+        let mut keeping = accounts
+            .keep_secrets(&ca)
+            .await
+            .context("cannot read the secrets of tokens")?;
         server.access.with_accounts(accounts);
-        if by_roles {
-            server.access.authorizers.push(rbac);
-        } else {
-            server.access.authorizers.push(Arc::new(AlwaysAllow));
+        for mode in &self.authorization_mode {
+            server.access.authorizers.push(match mode {
+                AuthorizationMode::Node => Nodes::start(&registry)
+                    .await
+                    .context("cannot read what nodes need")?,
+                AuthorizationMode::Rbac => Arc::clone(&rbac) as Arc<dyn Authorizer>,
+                AuthorizationMode::AlwaysAllow => Arc::new(AlwaysAllow),
+            });
         }
         let signing = tokio::spawn(oarlock_apiserver::sign_requests(
             Arc::clone(&registry),
@@ -272,6 +294,7 @@ impl Up {
         expiring.abort();
         signing.abort();
         checking.abort();
+        keeping.drain(..).for_each(|task| task.abort());
         if let Some(nodes) = nodes {
             nodes.stop().await;
         }

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use oarlock_model::{ApiResult, meta};
 use serde_json::Value;
 
-use crate::{Context, Registry, Target, prepare};
+use crate::{Context, Registry, Target, User, prepare};
 pub use rounds::Rounds;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +51,11 @@ pub trait Admission: Send + Sync + std::fmt::Debug {
 
     /// Whether this plugin looks at such a write at all; cheap.
     fn handles(&self, target: &Target, operation: Operation) -> bool;
+
+    /// Whether this plugin looks at writes of such a user at all; cheaper.
+    fn concerns(&self, _user: &User) -> bool {
+        true
+    }
 
     async fn mutate(
         &self,

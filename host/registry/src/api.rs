@@ -17,6 +17,17 @@ pub struct User {
     pub extra: Vec<(String, Vec<String>)>,
 }
 
+impl User {
+    /// The node that this user is; empty: one that does not say which.
+    pub fn node(&self) -> Option<&str> {
+        let node = self.name.strip_prefix("system:node:")?;
+        self.groups
+            .iter()
+            .any(|group| group == "system:nodes")
+            .then_some(node)
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum FieldValidation {
     Ignore,

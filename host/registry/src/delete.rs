@@ -207,11 +207,7 @@ impl Registry {
             rounds: Rounds::default(),
         };
         self.mutate(&mut request).await?;
-        for plugin in self
-            .admission()
-            .iter()
-            .filter(|p| p.handles(target, operation))
-        {
+        for plugin in self.plugins(&ctx.user, target, operation) {
             plugin.validate(self, &request).await?;
         }
         Ok(())

@@ -14,7 +14,7 @@ use oarlock_model::ApiResult;
 use parking_lot::Mutex;
 
 use crate::admission::{Admission, AdmissionRequest, Operation};
-use crate::{Registry, Target};
+use crate::{Registry, Target, User};
 
 /// Upper bounds, in seconds, of upstream's histograms of admission.
 const ADMISSION_SECONDS: [f64; 6] = [0.005, 0.025, 0.1, 0.5, 1.0, 2.5];
@@ -151,6 +151,10 @@ impl Admission for Metered {
 
     fn handles(&self, target: &Target, operation: Operation) -> bool {
         self.inner.handles(target, operation)
+    }
+
+    fn concerns(&self, user: &User) -> bool {
+        self.inner.concerns(user)
     }
 
     async fn mutate(

@@ -9,7 +9,6 @@ use oarlock_model::ApiResult;
 use oarlock_store::Store;
 use parking_lot::Mutex;
 
-use crate::Admission;
 use crate::admission::policy::Authorize;
 use crate::admission::{builtin, policy, webhook};
 use crate::definitions::{self, Follower, KnownDefinitions};
@@ -17,6 +16,7 @@ use crate::meter::Meter;
 use crate::remote::WebhookClient;
 use crate::services::ServiceAllocators;
 use crate::trees::TreeCache;
+use crate::{Admission, Operation, Target, User};
 
 #[derive(Debug)]
 pub struct Config {
@@ -107,12 +107,22 @@ impl Registry {
         self.webhook_client.get()
     }
 
-    pub(crate) fn authorizer(&self) -> Option<&Arc<dyn Authorize>> {
+    /// Who answers what users may; `None`: there is no server yet.
+    pub fn authorizer(&self) -> Option<&Arc<dyn Authorize>> {
         self.authorizer.get()
     }
 
-    pub(crate) fn admission(&self) -> &[Arc<dyn Admission>] {
-        &self.admission
+    /// The plugins that look at such a write of such a user, in order.
+    pub(crate) fn plugins<'a>(
+        &'a self,
+        user: &'a User,
+        target: &'a Target,
+        operation: Operation,
+    ) -> impl Iterator<Item = &'a dyn Admission> {
+        self.admission
+            .iter()
+            .filter(move |plugin| plugin.concerns(user) && plugin.handles(target, operation))
+            .map(|plugin| &**plugin)
     }
 
     pub(crate) fn meter(&self) -> &Meter {

@@ -14,11 +14,13 @@ impl Registry {
     pub async fn create_sub(&self, ctx: &Context, target: &Target, body: Body) -> ApiResult<Value> {
         match target.subresource.as_str() {
             "binding" => {
-                let body = small_body(body)?;
+                let mut body = small_body(body)?;
+                self.admit_sub(ctx, target, &mut body).await?;
                 self.bind(ctx, target, &body).await?;
             }
             "eviction" => {
-                let body = small_body(body)?;
+                let mut body = small_body(body)?;
+                self.admit_sub(ctx, target, &mut body).await?;
                 self.evict(ctx, target, &body).await?;
             }
             other => {

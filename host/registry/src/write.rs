@@ -219,10 +219,10 @@ impl Registry {
         let by_part = view == View::Part
             && target.subresource == "status"
             && strategy::status_alone(row)
-            && !self
-                .admission()
-                .iter()
-                .any(|plugin| plugin.handles(target, Operation::Update));
+            && self
+                .plugins(&ctx.user, target, Operation::Update)
+                .next()
+                .is_none();
         for _ in 0..MAX_ATTEMPTS {
             let record = self
                 .store()
@@ -368,11 +368,7 @@ impl Registry {
             old,
             rounds: Rounds::default(),
         };
-        for plugin in self
-            .admission()
-            .iter()
-            .filter(|p| p.handles(target, operation))
-        {
+        for plugin in self.plugins(&ctx.user, target, operation) {
             plugin.validate(self, &request).await?;
         }
         Ok(Ready { object, allocation })
@@ -399,16 +395,38 @@ impl Registry {
 
     /// Runs the mutating plugins, and once more if one of those that bring in foreign code has changed the object.
     pub(crate) async fn mutate(&self, request: &mut AdmissionRequest<'_>) -> ApiResult<()> {
+        let (context, target, operation) = (request.context, request.target, request.operation);
         for again in [false, true] {
             request.rounds.again = again;
-            for plugin in self.admission() {
-                if plugin.handles(request.target, request.operation) {
-                    plugin.mutate(self, request).await?;
-                }
+            for plugin in self.plugins(&context.user, target, operation) {
+                plugin.mutate(self, request).await?;
             }
             if !request.rounds.wanted {
                 break;
             }
+        }
+        Ok(())
+    }
+
+    /// What admission says of an object that is sent to a subresource and not stored (`binding`, `eviction`, `token`).
+    pub async fn admit_sub(
+        &self,
+        ctx: &Context,
+        target: &Target,
+        object: &mut Value,
+    ) -> ApiResult<()> {
+        let operation = Operation::Create;
+        self.admit(ctx, target, operation, object, None).await?;
+        let request = AdmissionRequest {
+            context: ctx,
+            target,
+            operation,
+            object: Some(object),
+            old: None,
+            rounds: Rounds::default(),
+        };
+        for plugin in self.plugins(&ctx.user, target, operation) {
+            plugin.validate(self, &request).await?;
         }
         Ok(())
     }

@@ -106,6 +106,10 @@ impl KeyRing {
         Some(signature.as_ref().to_vec())
     }
 
+    pub(super) fn has(&self, id: &str) -> bool {
+        self.keys.iter().any(|key| key.id == id)
+    }
+
     pub(super) fn verify(&self, id: &str, message: &[u8], signature: &[u8]) -> bool {
         self.keys.iter().filter(|key| key.id == id).any(|key| {
             UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, key.pair.public_key().as_ref())

@@ -45,6 +45,7 @@ impl ServiceAccounts {
         }
         meta::metadata_mut(&mut request);
         oarlock_registry::track_created(ctx, &schema, "token", &mut request);
+        self.registry.admit_sub(ctx, target, &mut request).await?;
         place(target, &request)?;
         let account = self
             .look("serviceaccounts", &target.namespace, &target.name)

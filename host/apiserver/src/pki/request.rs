@@ -61,6 +61,19 @@ impl Pki {
     }
 }
 
+/// The common name in a request that fits the signer of kubelets' client certificates.
+pub(crate) fn kubelet_client_name(request_pem: &str, usages: &[&str]) -> Option<String> {
+    let of = CertificateSigningRequestParams::from_pem(request_pem).ok()?;
+    let wanted = Wanted {
+        signer: KUBELET_CLIENT,
+        request_pem,
+        usages,
+        seconds: None,
+    };
+    acceptable(&wanted, &of).ok()?;
+    subject(&of, &DnType::CommonName).pop()
+}
+
 /// A number that no other certificate has; positive.
 fn serial() -> SerialNumber {
     let mut bytes = uuid::Uuid::new_v4().into_bytes();

@@ -17,6 +17,7 @@ use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::prelude::FromDer as _;
 
 use super::Rbac;
+use crate::pki::request::{KUBELET_CLIENT, KUBELET_SERVING};
 
 const GROUP: &str = "certificates.k8s.io";
 const REQUESTS: &str = "certificatesigningrequests";
@@ -35,6 +36,21 @@ impl Admission for Signers {
 
     fn handles(&self, target: &Target, operation: Operation) -> bool {
         target.row.group == GROUP && matches!(operation, Operation::Create | Operation::Update)
+    }
+
+    /// A node asks for certificates in its own name only.
+    async fn mutate(&self, _: &Registry, request: &mut AdmissionRequest<'_>) -> ApiResult<()> {
+        let (user, target) = (&request.context.user, request.target);
+        let (Some(node), Some(new)) = (user.node(), request.object.as_deref()) else {
+            return Ok(());
+        };
+        let asks = request.operation == Operation::Create
+            && target.row.resource == REQUESTS
+            && target.subresource.is_empty();
+        match foreign_name(node, new).filter(|_| asks) {
+            None => Ok(()),
+            Some(why) => Err(ApiError::forbidden(GROUP, REQUESTS, &target.name, &why)),
+        }
     }
 
     async fn validate(&self, _: &Registry, request: &AdmissionRequest<'_>) -> ApiResult<()> {
@@ -125,17 +141,48 @@ fn bad_subject(request: &Value) -> Option<String> {
     }
 }
 
-/// The organizations that a request (PEM in base64) names; `None`: it cannot be read.
+/// Why a node may not ask for this certificate of a kubelet.
+fn foreign_name(node: &str, request: &Value) -> Option<String> {
+    if ![KUBELET_CLIENT, KUBELET_SERVING].contains(&signer(request)) {
+        return None;
+    }
+    let encoded = request["spec"]["request"].as_str().unwrap_or_default();
+    let Some(subject) = subject(encoded) else {
+        let why = "unable to parse csr: PEM block type must be CERTIFICATE REQUEST";
+        return Some(why.to_owned());
+    };
+    let wanted = format!("system:node:{node}");
+    (subject.name != wanted).then(|| format!("can only create a node CSR with CN={wanted}"))
+}
+
+/// The organizations that a request names; `None`: it cannot be read.
 fn organizations(encoded: &str) -> Option<Vec<String>> {
+    subject(encoded).map(|subject| subject.organizations)
+}
+
+struct Subject {
+    name: String,
+    organizations: Vec<String>,
+}
+
+/// Whom a request (PEM in base64) is for.
+fn subject(encoded: &str) -> Option<Subject> {
     let pem = STANDARD.decode(encoded).ok()?;
     let (_, block) = x509_parser::pem::parse_x509_pem(&pem).ok()?;
     let (_, request) = X509CertificationRequest::from_der(&block.contents).ok()?;
     let subject = &request.certification_request_info.subject;
-    let mut found = Vec::new();
+    let mut organizations = Vec::new();
     for organization in subject.iter_organization() {
-        found.push(organization.as_str().ok()?.to_owned());
+        organizations.push(organization.as_str().ok()?.to_owned());
     }
-    Some(found)
+    let name = subject.iter_common_name().last();
+    Some(Subject {
+        name: name
+            .and_then(|n| n.as_str().ok())
+            .unwrap_or_default()
+            .to_owned(),
+        organizations,
+    })
 }
 
 #[cfg(test)]
@@ -168,6 +215,23 @@ mod tests {
             bad_subject(&unreadable)
                 .unwrap()
                 .starts_with("failed to parse CSR: ")
+        );
+    }
+
+    #[test]
+    fn a_node_asks_in_its_own_name() {
+        let mut mine = asking(KUBELET_CLIENT, "system:nodes");
+        assert_eq!(
+            foreign_name("n1", &mine).as_deref(),
+            Some("can only create a node CSR with CN=system:node:n1")
+        );
+        mine["spec"]["signerName"] = json!("example.com/mine");
+        assert_eq!(foreign_name("n1", &mine), None);
+        let unreadable = json!({"spec": {"signerName": KUBELET_SERVING, "request": "eA=="}});
+        assert!(
+            foreign_name("n1", &unreadable)
+                .unwrap()
+                .starts_with("unable to parse csr: ")
         );
     }
 

@@ -10,7 +10,8 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use oarlock_apiserver::{
-    Access, Identity, Pki, Rbac, Server, ServerConfig, check_policies, pki, sign_requests,
+    Access, Identity, KeyRing, Nodes, Pki, Rbac, Server, ServerConfig, ServiceAccounts,
+    check_policies, pki, sign_requests,
 };
 use oarlock_registry::{Config, Registry};
 use rustls::pki_types::pem::PemObject as _;
@@ -56,8 +57,15 @@ impl TestServer {
             .unwrap();
         let now = jiff::Timestamp::now();
         rbac.start(&registry, now, false).await.unwrap();
+        access
+            .authorizers
+            .push(Nodes::start(&registry).await.unwrap());
         access.authorizers.push(rbac);
         let pki = Arc::new(pki::ensure(dir.path(), listen).unwrap());
+        let keys = KeyRing::ensure(dir.path(), now).unwrap();
+        let accounts = ServiceAccounts::new(Arc::clone(&registry), keys);
+        accounts.keep_secrets(pki.ca_pem()).await.unwrap();
+        access.with_accounts(accounts);
         tokio::spawn(sign_requests(Arc::clone(&registry), Arc::clone(&pki)));
         tokio::spawn(check_policies(Arc::clone(&registry)));
         let mut config = ServerConfig {
@@ -215,6 +223,24 @@ impl Client {
             .unwrap()
             .unwrap();
         (head.status, head.headers, body.to_bytes())
+    }
+
+    /// [`Self::get`], until it is answered so.
+    pub async fn get_until(
+        &mut self,
+        path: &str,
+        done: impl Fn(StatusCode, &Value) -> bool,
+    ) -> Value {
+        let wait = async {
+            loop {
+                let (status, body) = self.get(path).await;
+                if done(status, &body) {
+                    return body;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(DEADLINE, wait).await.unwrap()
     }
 
     pub async fn get(&mut self, path: &str) -> (StatusCode, Value) {

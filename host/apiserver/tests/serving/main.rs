@@ -8,8 +8,11 @@ mod certificates;
 mod conversion;
 mod harness;
 mod hostile;
+mod issuers;
 mod metrics;
+mod nodes;
 mod remote;
+mod secrets;
 mod travel;
 mod webhooks;
 

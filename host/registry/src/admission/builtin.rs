@@ -3,6 +3,7 @@
 
 mod classes;
 mod limits;
+mod node_restriction;
 mod pod_security;
 mod quota;
 mod storage;
@@ -31,6 +32,7 @@ pub fn plugins() -> Vec<Arc<dyn Admission>> {
         Arc::new(NamespaceLifecycle),
         Arc::new(limits::LimitRanger),
         Arc::new(ServiceAccount),
+        Arc::new(node_restriction::NodeRestriction),
         Arc::new(TaintNodesByCondition),
         Arc::new(pod_security::PodSecurity),
         Arc::new(Priority),
