@@ -71,7 +71,7 @@ impl ServiceAccounts {
         }
     }
 
-    fn sign(&self, claims: &Value) -> Option<String> {
+    pub(crate) fn sign(&self, claims: &Value) -> Option<String> {
         let header = json!({"alg": "ES256", "kid": self.keys.current_id()});
         let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
         let signed = format!("{}.{}", part(&header), part(claims));

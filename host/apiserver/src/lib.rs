@@ -14,6 +14,8 @@ mod encode;
 mod expressions;
 mod failure;
 mod flow;
+#[doc(hidden)]
+pub mod fuzzing;
 mod guard;
 mod handler;
 mod health;
