@@ -15,12 +15,14 @@ use crate::{Target, memory};
 
 /// What an execution may hold: this, and so much for each byte of its input.
 const HELD_BYTES: usize = 64 << 20;
-const HELD_PER_BYTE: usize = 64;
+/// (`{}` can be a container, whose defaults are a map; in upstream's memory it is no smaller.)
+const HELD_PER_BYTE: usize = 512;
 /// Inputs that are kept, and how large they may be.
 const MAX_KEPT: usize = 4096;
 const MAX_KEPT_BYTES: usize = 32 << 10;
 /// Attempts at making an input that was found smaller.
 const MAX_SHRINKS: usize = 3000;
+const LONGEST_SHRINK: Duration = Duration::from_secs(5);
 /// Different findings of one target that are told.
 const MAX_FINDINGS: usize = 20;
 
@@ -174,8 +176,15 @@ impl Run<'_> {
 
     /// Leaves out of an input what is not needed for the finding.
     fn shrink(&self, mut input: Vec<u8>, same: &str) -> Vec<u8> {
-        let still = |input: &[u8]| matches!(self.execute(input).0, Err(what) if similar(&what) == same);
+        let until = watch::now() + LONGEST_SHRINK;
+        let still = |input: &[u8]| {
+            watch::now() < until
+                && matches!(self.execute(input).0, Err(what) if similar(&what) == same)
+        };
         let mut left = MAX_SHRINKS;
+        if input.len() > 2 * MAX_KEPT_BYTES {
+            return input;
+        }
         if self.target.tree {
             input = shrink_tree(input, &still, &mut left);
         }

@@ -33,8 +33,10 @@ pub fn value(random: &mut Random, schema: &Schema, depth: usize) -> Value {
         Type::Map => {
             let mut map = Map::new();
             for _ in 0..random.below(3) {
-                let of = schema.additional.as_ref();
-                let value = of.map_or_else(|| json!(word(random)), |of| value(random, of, depth + 1));
+                let value = match &schema.additional {
+                    Some(of) => value(random, of, depth + 1),
+                    None => json!(word(random)),
+                };
                 map.insert(word(random), value);
             }
             Value::Object(map)
@@ -97,52 +99,33 @@ fn object(random: &mut Random, schema: &Schema, depth: usize) -> Value {
 }
 
 /// Adds or changes a field somewhere in an object of the schema.
-pub fn field(random: &mut Random, schema: &Schema, object: &mut Value) {
-    let (mut schema, mut at) = (schema, object);
-    loop {
-        let stop = random.one_in(4);
-        match (schema.ty, at) {
-            (Type::Object, Value::Object(map)) if !schema.properties.is_empty() => {
-                let present: Vec<&str> = schema
-                    .properties
-                    .iter()
-                    .filter(|p| map.contains_key(&*p.name))
-                    .map(|p| &*p.name)
-                    .collect();
-                let chosen = random.pick(&present).map(|name| (*name).to_owned());
-                let below = chosen
-                    .as_deref()
-                    .and_then(|name| schema.property(name).map(|p| (name, p)));
-                match below {
-                    Some((name, property)) if !stop && map.contains_key(name) => {
-                        schema = &property.schema;
-                        let Some(next) = map.get_mut(name) else { return };
-                        at = next;
-                    }
-                    _ => {
-                        let Some(property) = random.pick(&schema.properties) else {
-                            return;
-                        };
-                        let value = value(random, &property.schema, 4);
-                        map.insert(property.name.clone().into(), value);
-                        return;
-                    }
-                }
-            }
-            (Type::Array, Value::Array(items)) => {
-                let Some(of) = &schema.items else { return };
-                let index = random.below(items.len());
-                if stop || items.is_empty() {
-                    items.push(value(random, of, 4));
-                    return;
-                }
-                schema = of;
-                at = &mut items[index];
-            }
-            (_, at) => {
-                *at = value(random, schema, 4);
-                return;
+pub fn field(random: &mut Random, schema: &Schema, at: &mut Value) {
+    let stop = random.one_in(4);
+    match at {
+        Value::Object(map) if schema.ty == Type::Object && !schema.properties.is_empty() => {
+            let mut properties = schema.properties.iter();
+            let skip = random.below(schema.properties.len());
+            let known = |property: &&oarlock_schema::Property| map.contains_key(&*property.name);
+            let chosen = properties.clone().skip(skip).find(known);
+            let chosen = chosen.or_else(|| properties.find(known));
+            if let Some(property) = chosen
+                && !stop
+                && let Some(below) = map.get_mut(&*property.name)
+            {
+                field(random, &property.schema, below);
+            } else if let Some(property) = random.pick(&schema.properties) {
+                let value = value(random, &property.schema, 4);
+                map.insert(property.name.clone().into(), value);
             }
         }
+        Value::Array(items) if schema.ty == Type::Array => {
+            let Some(of) = &schema.items else { return };
+            let index = random.below(items.len());
+            match items.get_mut(index) {
+                Some(item) if !stop => field(random, of, item),
+                _ => items.push(value(random, of, 4)),
+            }
+        }
+        at => *at = value(random, schema, 4),
     }
 }

@@ -161,12 +161,11 @@ fn run(input: &[u8]) -> Verdict {
         Ok(program) => program,
         Err(why) => return Ok(both(out, said(&why))),
     };
-    let nobody = Nobody;
     let mut names = Activation::new();
     for name in ["object", "oldObject", "params"] {
         names.set(name, Cel::json(object));
     }
-    names.set("authorizer", authorizer(&nobody));
+    names.set("authorizer", authorizer(std::rc::Rc::new(Nobody)));
     match program.eval_limited(&names, PER_CALL_LIMIT) {
         Ok(value) => {
             out = both(out, said(&format!("{:?}", value.runtime_type())));

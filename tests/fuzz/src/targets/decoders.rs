@@ -248,10 +248,11 @@ fn protobuf_hostile(bytes: usize) -> Vec<Vec<u8>> {
     ]
 }
 
-/// Without what protobuf cannot tell from nothing.
+/// Without what protobuf cannot tell from nothing (in maps of bytes, the empty from the absent).
 fn tidied(value: &Value) -> Value {
     let empty = |value: &Value| match value {
         Value::Null => true,
+        Value::String(text) => text.is_empty(),
         Value::Array(items) => items.is_empty(),
         Value::Object(map) => map.is_empty(),
         _ => false,

@@ -135,6 +135,9 @@ fn run(input: &[u8]) -> Verdict {
     if row.namespaced && meta::namespace(&object).is_empty() {
         meta::set(&mut object, "namespace", "default");
     }
+    if row.status_subresource && row.kind != "Node" {
+        meta::as_map_mut(&mut object).remove("status");
+    }
     (row.hooks.prepare_create)(&mut object);
     finish(row, &mut object)?;
     let causes = (row.hooks.validate)(&object, None);

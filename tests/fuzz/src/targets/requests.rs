@@ -12,7 +12,7 @@ use oarlock_registry::{Config, Registry};
 use serde_json::{Value, json};
 
 use super::{both, builtin, json_bytes, nested, now, repeated, said, strings, text, tree};
-use crate::{Target, Verdict};
+use crate::Target;
 
 pub const TARGETS: &[Target] = &[
     Target {
