@@ -5,7 +5,7 @@
 use bytes::Bytes;
 use jiff::Timestamp;
 use oarlock_kinds::{Column, Columns, Row, protobuf};
-use oarlock_model::ApiError;
+use oarlock_model::{ApiError, deep};
 use oarlock_registry::{EventType, List, Stored, WatchItem};
 use serde_json::Value;
 use std::io::Write as _;

@@ -205,7 +205,7 @@ fn yaml(text: &[u8]) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use oarlock_model::ApiError;
+    use oarlock_model::{ApiError, deep};
 
     #[test]
     fn yaml_reads_as_upstream_writes_it() {

@@ -749,3 +749,37 @@ mod any_text {
         assert!(compiled > 10, "some of them make sense: {compiled}");
     }
 }
+
+#[test]
+fn strings_hide_no_depth() {
+    let long = "+'1'".repeat(20_000);
+    for head in [
+        r#"r"\""#,
+        r"r'\'",
+        r"R'\'",
+        "\"\"\"\n\"\"\"",
+        "\"\"\"a\"\"\"",
+        "'''a\n'''",
+        "// '''\n''",
+        r"'\''",
+    ] {
+        let compiled = Program::compile(&format!("{head}{long}"), &Env::new());
+        let errors = compiled.map(|_| ()).unwrap_err().to_string();
+        let wanted = "expression recursion limit exceeded: 250";
+        assert!(errors.contains(wanted), "{head}: {errors:.200}");
+    }
+    all_true(&[
+        r#"r"\" + "((((" + '''"(''' == "\\((((\"(" "#,
+        "size('((((') == 4 // ((((( '''",
+    ]);
+}
+
+#[test]
+fn patterns_of_classes_are_not_compiled() {
+    let object = json!({"p": "\\pL".repeat(50_000)});
+    let told = eval("'a'.matches(object.p)", &object);
+    assert!(
+        told.starts_with("error: error parsing regexp: expression too large"),
+        "{told:.100}"
+    );
+}

@@ -11,7 +11,12 @@ pub fn is_too_large(pattern: &str) -> bool {
     let mut bytes = pattern.bytes();
     let mut classes = 0;
     while let Some(byte) = bytes.next() {
-        if byte == b'\\' && matches!(bytes.next(), Some(b'p' | b'P' | b'w' | b'W' | b's' | b'S' | b'd' | b'D')) {
+        if byte == b'\\'
+            && matches!(
+                bytes.next(),
+                Some(b'p' | b'P' | b'w' | b'W' | b's' | b'S' | b'd' | b'D')
+            )
+        {
             classes += 1;
         }
     }

@@ -4,7 +4,7 @@
 
 use bytes::Bytes;
 use oarlock_kinds::Row;
-use oarlock_model::{ApiError, ApiResult, Reason};
+use oarlock_model::{ApiError, ApiResult, Reason, deep};
 use oarlock_store::{Record, Revision};
 use serde_json::{Map, Value};
 

@@ -14,7 +14,8 @@ use oarlock_fuzz::{Limit, Target, keep_input_in, run, targets};
 /// As the server's threads have it.
 const STACK_BYTES: usize = 2 << 20;
 const HOSTILE_BYTES: usize = 3_000_000;
-const USAGE: &str = "oarlock-fuzz --target NAME|all --seconds N [--seed S] [--hostile BYTES] | --list";
+const USAGE: &str =
+    "oarlock-fuzz --target NAME|all --seconds N [--seed S] [--hostile BYTES] | --list";
 
 struct Flags {
     target: String,

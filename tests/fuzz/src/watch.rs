@@ -34,7 +34,10 @@ pub fn keep_input_in(file: File) {
     let _ = KEPT.set(file);
 }
 
-#[expect(clippy::disallowed_methods, reason = "edge: how long an execution takes")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "edge: how long an execution takes"
+)]
 pub(crate) fn now() -> Instant {
     Instant::now()
 }

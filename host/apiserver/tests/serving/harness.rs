@@ -17,6 +17,7 @@ use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
+use tokio_rustls::client::TlsStream;
 
 /// No test waits longer than this.
 pub const DEADLINE: Duration = Duration::from_secs(20);
@@ -34,7 +35,11 @@ impl TestServer {
         Self::with_access(Access::default()).await
     }
 
-    pub async fn with_access(mut access: Access) -> Self {
+    pub async fn with_access(access: Access) -> Self {
+        Self::with(access, |_| ()).await
+    }
+
+    pub async fn with(mut access: Access, change: impl FnOnce(&mut ServerConfig)) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let listen = "127.0.0.1:0".parse().unwrap();
         let store = oarlock_store::open(oarlock_store::StoreOptions::memory()).unwrap();
@@ -53,10 +58,11 @@ impl TestServer {
         access.authorizers.push(rbac);
         let pki = Arc::new(pki::ensure(dir.path(), listen).unwrap());
         tokio::spawn(sign_requests(Arc::clone(&registry), Arc::clone(&pki)));
-        let config = ServerConfig {
+        let mut config = ServerConfig {
             access,
             ..ServerConfig::new(listen, registry, Arc::clone(&pki))
         };
+        change(&mut config);
         let server = Server::bind(config).await.unwrap();
         let address = server.local_addr();
         let (stop, stopped) = oneshot::channel();
@@ -104,7 +110,12 @@ impl Drop for Client {
 }
 
 impl Client {
-    pub async fn connect(server: &TestServer, identity: Option<&Identity>, h2: bool) -> Self {
+    /// A connection on which nothing has been said yet.
+    pub async fn tls(
+        server: &TestServer,
+        identity: Option<&Identity>,
+        h2: bool,
+    ) -> TlsStream<TcpStream> {
         let mut roots = rustls::RootCertStore::empty();
         roots
             .add(CertificateDer::from_pem_slice(server.pki.ca_pem().as_bytes()).unwrap())
@@ -131,11 +142,14 @@ impl Client {
         }];
         let stream = TcpStream::connect(server.address).await.unwrap();
         let name = ServerName::try_from("localhost").unwrap();
-        let stream = tokio_rustls::TlsConnector::from(Arc::new(config))
+        tokio_rustls::TlsConnector::from(Arc::new(config))
             .connect(name, stream)
             .await
-            .unwrap();
-        let io = TokioIo::new(stream);
+            .unwrap()
+    }
+
+    pub async fn connect(server: &TestServer, identity: Option<&Identity>, h2: bool) -> Self {
+        let io = TokioIo::new(Self::tls(server, identity, h2).await);
         if h2 {
             let (sender, connection) =
                 hyper::client::conn::http2::handshake(TokioExecutor::new(), io)

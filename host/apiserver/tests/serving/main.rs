@@ -5,6 +5,7 @@
 mod certificates;
 mod harness;
 mod hostile;
+mod slow;
 mod travel;
 
 use std::io::Read as _;

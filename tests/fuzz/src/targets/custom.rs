@@ -15,7 +15,70 @@ pub const TARGETS: &[Target] = &[Target {
     seeds,
     hostile,
     words: &[
-        "type", "object", "array", "string", "integer", "number", "boolean", "null", "properties", "items", "additionalProperties", "default", "required", "enum", "pattern", "format", "date-time", "int32", "maximum", "minimum", "exclusiveMaximum", "multipleOf", "maxLength", "minLength", "maxItems", "minItems", "uniqueItems", "maxProperties", "nullable", "allOf", "anyOf", "oneOf", "not", "x-kubernetes-int-or-string", "x-kubernetes-preserve-unknown-fields", "x-kubernetes-embedded-resource", "x-kubernetes-list-type", "x-kubernetes-list-map-keys", "x-kubernetes-map-type", "x-kubernetes-validations", "rule", "message", "messageExpression", "reason", "fieldPath", "optionalOldSelf", "set", "map", "atomic", "granular", "self.a == 'b'", "self == oldSelf", "self.all(x, x > 0)", "size(self) < 5", "spec", "status", "metadata", "name", "$ref", "a", "b", "^a+$", ".a", "FieldValueForbidden",
+        "type",
+        "object",
+        "array",
+        "string",
+        "integer",
+        "number",
+        "boolean",
+        "null",
+        "properties",
+        "items",
+        "additionalProperties",
+        "default",
+        "required",
+        "enum",
+        "pattern",
+        "format",
+        "date-time",
+        "int32",
+        "maximum",
+        "minimum",
+        "exclusiveMaximum",
+        "multipleOf",
+        "maxLength",
+        "minLength",
+        "maxItems",
+        "minItems",
+        "uniqueItems",
+        "maxProperties",
+        "nullable",
+        "allOf",
+        "anyOf",
+        "oneOf",
+        "not",
+        "x-kubernetes-int-or-string",
+        "x-kubernetes-preserve-unknown-fields",
+        "x-kubernetes-embedded-resource",
+        "x-kubernetes-list-type",
+        "x-kubernetes-list-map-keys",
+        "x-kubernetes-map-type",
+        "x-kubernetes-validations",
+        "rule",
+        "message",
+        "messageExpression",
+        "reason",
+        "fieldPath",
+        "optionalOldSelf",
+        "set",
+        "map",
+        "atomic",
+        "granular",
+        "self.a == 'b'",
+        "self == oldSelf",
+        "self.all(x, x > 0)",
+        "size(self) < 5",
+        "spec",
+        "status",
+        "metadata",
+        "name",
+        "$ref",
+        "a",
+        "b",
+        "^a+$",
+        ".a",
+        "FieldValueForbidden",
     ],
     grow: None,
     run,
@@ -44,8 +107,18 @@ fn seeds() -> Vec<Vec<u8>> {
     let full = json!({"n": 4, "f": 1.5, "s": ["a", "aa"], "m": [{"k": "x", "v": 1}, {"k": "y"}], "p": {"a": "2026-01-02T03:04:05Z"}, "i": "50%", "u": {"x": [1]}, "e": {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}}, "o": "b"});
     let columns = json!([{"name": "N", "type": "integer", "jsonPath": ".spec.n"}, {"name": "T", "type": "date", "jsonPath": ".metadata.creationTimestamp"}, {"name": "S", "type": "string", "jsonPath": ".spec.s[?(@=='a')]"}]);
     json_bytes(&[
-        json!([schema(), object(full.clone()), object(full.clone()), columns]),
-        json!([schema(), object(json!({"n": 3, "s": ["b", "b"]})), object(full), []]),
+        json!([
+            schema(),
+            object(full.clone()),
+            object(full.clone()),
+            columns
+        ]),
+        json!([
+            schema(),
+            object(json!({"n": 3, "s": ["b", "b"]})),
+            object(full),
+            []
+        ]),
         json!([{"type": "object", "x-kubernetes-preserve-unknown-fields": true}, object(json!({"a": null})), null, []]),
         json!([{"type": "object", "properties": {"spec": {"type": "array", "items": {"type": "object", "properties": {"a": {"type": "array", "items": {"type": "string"}}}}}}}, object(json!([{"a": ["b"]}])), null, []]),
     ])
@@ -60,21 +133,41 @@ fn hostile(bytes: usize) -> Vec<Vec<u8>> {
         deep("{\"type\":\"object\",\"additionalProperties\":", "}"),
         deep("{\"not\":", "}"),
         deep("{\"allOf\":[", "]}"),
-        format!("{{\"type\":\"object\",\"properties\":{{{}\"z\":{{}}}}}}", (0..bytes / 32).map(|n| format!("\"k{n:08}\":{{\"type\":\"string\"}},")).collect::<String>()),
-        format!("{{\"type\":\"string\",\"pattern\":{:?}}}", "a{1000}".repeat(50)),
-        format!("{{\"type\":\"string\",\"enum\":[{}1]}}", (0..bytes / 8).map(|n| format!("{n},")).collect::<String>()),
+        format!(
+            "{{\"type\":\"object\",\"properties\":{{{}\"z\":{{}}}}}}",
+            (0..bytes / 32)
+                .map(|n| format!("\"k{n:08}\":{{\"type\":\"string\"}},"))
+                .collect::<String>()
+        ),
+        format!(
+            "{{\"type\":\"string\",\"pattern\":{:?}}}",
+            "a{1000}".repeat(50)
+        ),
+        format!(
+            "{{\"type\":\"string\",\"enum\":[{}1]}}",
+            (0..bytes / 8).map(|n| format!("{n},")).collect::<String>()
+        ),
     ]
     .iter()
     .map(|schema| format!("[{schema},{},null,[]]", object(json!({"a": {"a": 1}}))).into_bytes())
     .collect();
-    let many: Vec<Value> = (0..bytes / 20).map(|n| json!({"k": n.to_string()})).collect();
+    let many: Vec<Value> = (0..bytes / 20)
+        .map(|n| json!({"k": n.to_string()}))
+        .collect();
     let same: Vec<Value> = (0..bytes / 20).map(|_| json!({"k": "x"})).collect();
-    let words: Vec<String> = (0..bytes / 10).map(|n| "a".repeat(n % 9) + &n.to_string()).collect();
+    let words: Vec<String> = (0..bytes / 10)
+        .map(|n| "a".repeat(n % 9) + &n.to_string())
+        .collect();
     let lists = json!({"type": "object", "properties": {"spec": {"type": "object", "properties": {
         "m": {"type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["k"], "items": {"type": "object", "required": ["k"], "properties": {"k": {"type": "string"}}}},
         "s": {"type": "array", "x-kubernetes-list-type": "set", "items": {"type": "string"}},
         "u": {"type": "array", "uniqueItems": true, "items": {"type": "string"}}}}}});
-    for spec in [json!({"m": many}), json!({"m": same}), json!({"s": words}), json!({"u": words})] {
+    for spec in [
+        json!({"m": many}),
+        json!({"m": same}),
+        json!({"s": words}),
+        json!({"u": words}),
+    ] {
         let object = object(spec);
         all.push(json!([lists, object, object, []]).to_string().into_bytes());
     }
@@ -126,15 +219,22 @@ fn run(input: &[u8]) -> Verdict {
     }
     let rows = rows(&made);
     let row = rows.first().ok_or("an established definition has a row")?;
-    let custom = row.custom.as_ref().ok_or("a row of a definition is custom")?;
+    let custom = row
+        .custom
+        .as_ref()
+        .ok_or("a row of a definition is custom")?;
     let read = |value: &Value| -> Result<Value, String> {
         let mut object = value.clone();
         let dropped = custom.fit(&mut object)?;
         custom.fill_defaults(&mut object);
         let mut again = object.clone();
-        let more = custom.fit(&mut again).map_err(|e| format!("LAW what fits fits again: {e}"))?;
+        let more = custom
+            .fit(&mut again)
+            .map_err(|e| format!("LAW what fits fits again: {e}"))?;
         if !more.is_empty() {
-            return Err(format!("LAW what was pruned has nothing to prune: {more:?} after {dropped:?}"));
+            return Err(format!(
+                "LAW what was pruned has nothing to prune: {more:?} after {dropped:?}"
+            ));
         }
         custom.fill_defaults(&mut again);
         same("LAW fitting twice is fitting once", &again, &object)?;
@@ -163,19 +263,26 @@ fn run(input: &[u8]) -> Verdict {
         if causes.is_empty() && before.is_none() && subresource.is_empty() && has_meta(&object) {
             let again = custom.validate(&object, Some(&object), "");
             if let Some(cause) = again.first() {
-                return Err(format!("what is valid may be put as it is: {}: {}", cause.field, cause.message));
+                return Err(format!(
+                    "what is valid may be put as it is: {}: {}",
+                    cause.field, cause.message
+                ));
             }
         }
     }
     out = both(out, custom.warnings(&object, before.as_ref()).len() as u64);
-    out = both(out, super::outline(&Value::Array(custom.cells(&object, now()))));
+    out = both(
+        out,
+        super::outline(&Value::Array(custom.cells(&object, now()))),
+    );
     if let Some(before) = &before {
         out = both(out, custom.generation_changed(&object, before).into());
     }
     // The document is large: now and then is enough.
     if out % 64 == 0 {
         let kinds = builtin().with(row.clone());
-        let document = openapi::v3_document(&kinds, "example.com", "v1").ok_or("a served group has a document")?;
+        let document = openapi::v3_document(&kinds, "example.com", "v1")
+            .ok_or("a served group has a document")?;
         out = both(out, outline(&document));
     }
     Ok(out)
@@ -183,5 +290,7 @@ fn run(input: &[u8]) -> Verdict {
 
 fn has_meta(object: &Value) -> bool {
     let metadata = &object["metadata"];
-    ["uid", "resourceVersion", "creationTimestamp", "name"].iter().all(|f| metadata[*f].as_str().is_some_and(|t| !t.is_empty()))
+    ["uid", "resourceVersion", "creationTimestamp", "name"]
+        .iter()
+        .all(|f| metadata[*f].as_str().is_some_and(|t| !t.is_empty()))
 }

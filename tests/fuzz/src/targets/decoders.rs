@@ -6,7 +6,9 @@ use oarlock_registry::scan;
 use oarlock_schema::{DecodeError, decode, decode_untyped, decode_value, type_meta};
 use serde_json::{Map, Value, json};
 
-use super::{both, builtin, json_bytes, nested, outline, repeated, row, said, same, strings, text, tree};
+use super::{
+    both, builtin, json_bytes, nested, outline, repeated, row, said, same, strings, text, tree,
+};
 use crate::random::Random;
 use crate::{Target, Verdict, grow};
 
@@ -16,7 +18,19 @@ pub const TARGETS: &[Target] = &[
         tree: false,
         seeds: json_seeds,
         hostile: json_hostile,
-        words: &["\"metadata\"", "\"spec\"", "{}", "[]", "\"a\":", ",", "\\u0000", "\\ud83d\\ude00", "1e400", "-0", "1.0"],
+        words: &[
+            "\"metadata\"",
+            "\"spec\"",
+            "{}",
+            "[]",
+            "\"a\":",
+            ",",
+            "\\u0000",
+            "\\ud83d\\ude00",
+            "1e400",
+            "-0",
+            "1.0",
+        ],
         grow: None,
         run: json,
     },
@@ -25,7 +39,29 @@ pub const TARGETS: &[Target] = &[
         tree: false,
         seeds: yaml_seeds,
         hostile: yaml_hostile,
-        words: &["- ", ": ", "&a ", "*a", "|", ">-", "!!str ", "!!binary ", "<<: ", "---\n", "...\n", "? ", "%YAML 1.1\n", "\n  ", "~", "0x1F", "0o7", ".inf", ".nan", "2001-01-01", "# "],
+        words: &[
+            "- ",
+            ": ",
+            "&a ",
+            "*a",
+            "|",
+            ">-",
+            "!!str ",
+            "!!binary ",
+            "<<: ",
+            "---\n",
+            "...\n",
+            "? ",
+            "%YAML 1.1\n",
+            "\n  ",
+            "~",
+            "0x1F",
+            "0o7",
+            ".inf",
+            ".nan",
+            "2001-01-01",
+            "# ",
+        ],
         grow: None,
         run: yaml,
     },
@@ -34,7 +70,17 @@ pub const TARGETS: &[Target] = &[
         tree: false,
         seeds: protobuf_seeds,
         hostile: protobuf_hostile,
-        words: &["k8s\0", "\u{a}", "\u{12}", "v1", "apps/v1", "Pod", "Deployment", "Status", "DeleteOptions"],
+        words: &[
+            "k8s\0",
+            "\u{a}",
+            "\u{12}",
+            "v1",
+            "apps/v1",
+            "Pod",
+            "Deployment",
+            "Status",
+            "DeleteOptions",
+        ],
         grow: None,
         run: protobuf,
     },
@@ -66,12 +112,21 @@ fn json_seeds() -> Vec<Vec<u8>> {
         r#"{"kind":"ConfigMap","apiVersion":"v1","metadata":{"name":"\u00e9\ud83d\ude00","name":"b"},"data":{"a":"1","a":"2"},"binaryData":{"b":"aGVsbG8="},"immutable":true}"#,
         r#"{"kind":"CustomResourceDefinition","spec":{"versions":[{"name":"v1","schema":{"openAPIV3Schema":{"type":"object","default":{"a":[1,2.5,null]}}}}]}}"#,
         r#"{"spec":{"replicas":1.5,"selector":null,"strategy":{"rollingUpdate":{"maxSurge":"25%"}}}}"#,
-        "null", "[]", "\"\"", "0", "{}", "{\"metadata\":[]}", "\u{feff}{}", "{\"a\":\u{1}}",
+        "null",
+        "[]",
+        "\"\"",
+        "0",
+        "{}",
+        "{\"metadata\":[]}",
+        "\u{feff}{}",
+        "{\"a\":\u{1}}",
     ])
 }
 
 fn json_hostile(bytes: usize) -> Vec<Vec<u8>> {
-    let with = |field: &str, value: String| format!(r#"{{"metadata":{{"name":"x"}},"{field}":{value}}}"#).into_bytes();
+    let with = |field: &str, value: String| {
+        format!(r#"{{"metadata":{{"name":"x"}},"{field}":{value}}}"#).into_bytes()
+    };
     vec![
         with("data", nested("[", "", "]", bytes)),
         with("data", nested("{\"a\":", "1", "}", bytes)),
@@ -82,16 +137,39 @@ fn json_hostile(bytes: usize) -> Vec<Vec<u8>> {
         repeated("\"", bytes).into_bytes(),
         with("data", format!("[{}1]", repeated("1,", bytes))),
         with("data", format!("[{}[]]", repeated("[],", bytes))),
-        with("spec", format!("{{\"containers\":[{}{{}}]}}", repeated("{},", bytes))),
-        with("data", format!("{{{}\"a\":1}}", repeated("\"a\":1,", bytes))),
-        with("metadata", format!("{{{}\"name\":1}}", repeated("\"name\":\"a\",", bytes))),
-        with("data", format!("{{\"a\":\"{}\"}}", repeated("\\u00e9", bytes))),
+        with(
+            "spec",
+            format!("{{\"containers\":[{}{{}}]}}", repeated("{},", bytes)),
+        ),
+        with(
+            "data",
+            format!("{{{}\"a\":1}}", repeated("\"a\":1,", bytes)),
+        ),
+        with(
+            "metadata",
+            format!("{{{}\"name\":1}}", repeated("\"name\":\"a\",", bytes)),
+        ),
+        with(
+            "data",
+            format!("{{\"a\":\"{}\"}}", repeated("\\u00e9", bytes)),
+        ),
         with("data", format!("{{\"a\":{}}}", repeated("9", bytes))),
         with("data", format!("{{\"a\":1e{}}}", repeated("9", bytes))),
         with("spec", format!("{{\"replicas\":{}}}", repeated("1", bytes))),
         [&b"{\"data\":{\"a\":\""[..], &vec![0xff; bytes / 3], b"\"}}"].concat(),
-        (0..bytes / 12).map(|n| format!("\"k{n:08}\":1,")).collect::<String>().into_bytes(),
-        with("spec", format!("{{{}\"x\":1}}", (0..bytes / 12).map(|n| format!("\"k{n:08}\":1,")).collect::<String>())),
+        (0..bytes / 12)
+            .map(|n| format!("\"k{n:08}\":1,"))
+            .collect::<String>()
+            .into_bytes(),
+        with(
+            "spec",
+            format!(
+                "{{{}\"x\":1}}",
+                (0..bytes / 12)
+                    .map(|n| format!("\"k{n:08}\":1,"))
+                    .collect::<String>()
+            ),
+        ),
     ]
 }
 
@@ -112,13 +190,20 @@ fn json(input: &[u8]) -> Verdict {
             Ok(decoded) => {
                 out = both(out, outline(&decoded.value));
                 out = both(out, decoded.strict.first().map_or(0, |s| said(s)));
-                let again = decode_value(&row.schema, &decoded.value).map_err(|e| format!("what was decoded decodes: {e}"))?;
-                same("decoding twice is decoding once", &again.value, &decoded.value)?;
+                let again = decode_value(&row.schema, &decoded.value)
+                    .map_err(|e| format!("what was decoded decodes: {e}"))?;
+                same(
+                    "decoding twice is decoding once",
+                    &again.value,
+                    &decoded.value,
+                )?;
                 if let Some(first) = again.strict.first() {
                     return Err(format!("what was decoded is strictly right: {first}"));
                 }
             }
-            Err(DecodeError::Syntax(error) | DecodeError::Type(error)) => out = both(out, said(&error)),
+            Err(DecodeError::Syntax(error) | DecodeError::Type(error)) => {
+                out = both(out, said(&error))
+            }
         }
     }
     Ok(out)
@@ -143,13 +228,21 @@ fn yaml_hostile(bytes: usize) -> Vec<Vec<u8>> {
     let mut laughs = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n");
     for n in 1..30 {
         let before = format!("*a{}", n - 1);
-        laughs.push_str(&format!("a{n}: &a{n} [{}]\n", [before.as_str(); 10].join(", ")));
+        laughs.push_str(&format!(
+            "a{n}: &a{n} [{}]\n",
+            [before.as_str(); 10].join(", ")
+        ));
     }
     let mut merges = String::from("m0: &m0 {a: 1}\n");
     for n in 1..(bytes / 60).min(2000) {
-        merges.push_str(&format!("m{n}: &m{n}\n  <<: [*m{0}, *m{0}]\n  k{n}: 1\n", n - 1));
+        merges.push_str(&format!(
+            "m{n}: &m{n}\n  <<: [*m{0}, *m{0}]\n  k{n}: 1\n",
+            n - 1
+        ));
     }
-    let steps: String = (0..(bytes / 40).min(1200)).map(|n| format!("{}a:\n", " ".repeat(n))).collect();
+    let steps: String = (0..(bytes / 40).min(1200))
+        .map(|n| format!("{}a:\n", " ".repeat(n)))
+        .collect();
     vec![
         laughs.into_bytes(),
         merges.into_bytes(),
@@ -169,8 +262,16 @@ fn yaml_hostile(bytes: usize) -> Vec<Vec<u8>> {
         format!("a: |\n{}", repeated(" x\n", bytes)).into_bytes(),
         format!("a: >\n{}", repeated("\n", bytes)).into_bytes(),
         format!("a: \"{}\"", repeated("\\x41", bytes)).into_bytes(),
-        format!("a: &a {}\n{}", repeated("x", bytes / 2), repeated("b: *a\n", bytes / 2)).into_bytes(),
-        (0..bytes / 12).map(|n| format!("k{n:08}: 1\n")).collect::<String>().into_bytes(),
+        format!(
+            "a: &a {}\n{}",
+            repeated("x", bytes / 2),
+            repeated("b: *a\n", bytes / 2)
+        )
+        .into_bytes(),
+        (0..bytes / 12)
+            .map(|n| format!("k{n:08}: 1\n"))
+            .collect::<String>()
+            .into_bytes(),
         repeated("a", bytes).into_bytes(),
     ]
 }
@@ -238,12 +339,28 @@ fn protobuf_hostile(bytes: usize) -> Vec<Vec<u8>> {
     vec![
         message("v1", "Pod", &deep),
         message("v1", "ConfigMap", &repeated("\u{a}\0", bytes).into_bytes()),
-        message("v1", "Pod", &wire(2, &repeated("\u{12}\0", bytes).into_bytes())),
-        message("v1", "Pod", &wire(1, &repeated("\u{5a}\0", bytes).into_bytes())),
+        message(
+            "v1",
+            "Pod",
+            &wire(2, &repeated("\u{12}\0", bytes).into_bytes()),
+        ),
+        message(
+            "v1",
+            "Pod",
+            &wire(1, &repeated("\u{5a}\0", bytes).into_bytes()),
+        ),
         message("v1", "ConfigMap", &wire(2, &wire(2, &vec![b'a'; bytes]))),
         message("v1", "ConfigMap", &wire(2, &wire(2, &vec![0xff; bytes]))),
-        message("apiextensions.k8s.io/v1", "CustomResourceDefinition", &wire(2, &schema)),
-        message("apps/v1", "ControllerRevision", &wire(2, &wire(1, nested("[", "", "]", bytes).as_bytes()))),
+        message(
+            "apiextensions.k8s.io/v1",
+            "CustomResourceDefinition",
+            &wire(2, &schema),
+        ),
+        message(
+            "apps/v1",
+            "ControllerRevision",
+            &wire(2, &wire(1, nested("[", "", "]", bytes).as_bytes())),
+        ),
         message("v1", "DeleteOptions", &vec![0x08; bytes]),
     ]
 }
@@ -278,7 +395,8 @@ fn protobuf(input: &[u8]) -> Verdict {
     // As a body goes on: by the schema of its kind.
     let (version, kind) = (value["apiVersion"].as_str(), value["kind"].as_str());
     let rows = builtin().rows().iter();
-    let mut rows = rows.filter(|r| Some(r.kind.as_str()) == kind && Some(r.api_version().as_str()) == version);
+    let mut rows =
+        rows.filter(|r| Some(r.kind.as_str()) == kind && Some(r.api_version().as_str()) == version);
     let Some(row) = rows.next() else {
         return Ok(out);
     };
@@ -294,7 +412,8 @@ fn there_and_back(object: &Value) -> Result<(), String> {
     };
     let back = protobuf::decode(&bytes).map_err(|e| format!("what was encoded decodes: {e}"))?;
     let again = protobuf::encode(&back).ok_or("what was decoded encodes")?;
-    let twice = protobuf::decode(&again).map_err(|e| format!("what was encoded twice decodes: {e}"))?;
+    let twice =
+        protobuf::decode(&again).map_err(|e| format!("what was encoded twice decodes: {e}"))?;
     same("decode(encode(x)) is x", &tidied(&twice), &tidied(&back))
 }
 
@@ -331,8 +450,13 @@ fn protobuf_kinds(input: &[u8]) -> Verdict {
         return Ok(2);
     };
     let back = protobuf::decode(&bytes).map_err(|e| format!("what was encoded decodes: {e}"))?;
-    let back = decode_value(&row.schema, &back).map_err(|e| format!("what was encoded fits the schema: {e}"))?;
-    same("decode(encode(x)) is x", &tidied(&back.value), &tidied(&object))?;
+    let back = decode_value(&row.schema, &back)
+        .map_err(|e| format!("what was encoded fits the schema: {e}"))?;
+    same(
+        "decode(encode(x)) is x",
+        &tidied(&back.value),
+        &tidied(&object),
+    )?;
     Ok(outline(&object))
 }
 
@@ -340,7 +464,10 @@ fn scan(input: &[u8]) -> Verdict {
     let Some(object) = tree(input) else {
         // Stored text is JSON always; other text must be survived all the same.
         let found = scan::at(input, &["metadata", "name"]).map_or(0, <[u8]>::len);
-        return Ok(both(found as u64, scan::all_members(input).map_or(0, |m| m.len() as u64)));
+        return Ok(both(
+            found as u64,
+            scan::all_members(input).map_or(0, |m| m.len() as u64),
+        ));
     };
     let stored = object.to_string();
     let json = stored.as_bytes();
@@ -352,9 +479,18 @@ fn scan(input: &[u8]) -> Verdict {
         let plain = !name.contains(['"', '\\']) && !name.chars().any(char::is_control);
         if plain {
             let read = found.and_then(|raw| serde_json::from_slice::<Value>(raw).ok());
-            same("scanning finds what parsing finds", &read.unwrap_or_default(), value)?;
-            let member = fuzzing::member(json, name).and_then(|raw| serde_json::from_slice::<Value>(raw).ok());
-            same("an answer is cut where parsing cuts", &member.unwrap_or_default(), value)?;
+            same(
+                "scanning finds what parsing finds",
+                &read.unwrap_or_default(),
+                value,
+            )?;
+            let member = fuzzing::member(json, name)
+                .and_then(|raw| serde_json::from_slice::<Value>(raw).ok());
+            same(
+                "an answer is cut where parsing cuts",
+                &member.unwrap_or_default(),
+                value,
+            )?;
         }
         if let (Some(raw), Value::String(text)) = (found, value) {
             let read = scan::string(raw);
@@ -368,5 +504,8 @@ fn scan(input: &[u8]) -> Verdict {
             return Err("scanning finds as many items".to_owned());
         }
     }
-    Ok(both(outline(&object), text(json).len().min(4096) as u64 / 256))
+    Ok(both(
+        outline(&object),
+        text(json).len().min(4096) as u64 / 256,
+    ))
 }

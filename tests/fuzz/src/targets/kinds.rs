@@ -17,7 +17,62 @@ pub const TARGETS: &[Target] = &[Target {
     seeds,
     hostile: |_| Vec::new(),
     words: &[
-        "name", "a", "web", "kube-system", "a.b/c", "*", "Always", "Never", "TCP", "10.0.0.1", "10.0.0.0/8", "fd00::1", "fd00::/8", "1Gi", "100m", "-1", "50%", "101%", "0 0 * * *", "@every 1h", "TZ=Europe/Berlin * * * * *", "*/0 * * * *", "CRON_TZ=x 1 1 1 1 1", "60 24 32 13 8", "1-5/2,7 * * * *", "Europe/Berlin", "../x", "/a/../b", "$(A)", "$$", "https://a.example:443/b?c#d", "http://[::1", "a=b", "cpu", "memory", "hugepages-2Mi", "requests.cpu", "example.com/gpu", "count/pods", "pods", "kubernetes.io/hostname", "In", "Exists", "object.a == 1", "r'\\'+1", "None", "ExternalName", "NodePort", "Indexed", "0-3,5", "3-1", "0-99999999", "-----BEGIN CERTIFICATE-----", "aGk=", "v1", "\u{0}",
+        "name",
+        "a",
+        "web",
+        "kube-system",
+        "a.b/c",
+        "*",
+        "Always",
+        "Never",
+        "TCP",
+        "10.0.0.1",
+        "10.0.0.0/8",
+        "fd00::1",
+        "fd00::/8",
+        "1Gi",
+        "100m",
+        "-1",
+        "50%",
+        "101%",
+        "0 0 * * *",
+        "@every 1h",
+        "TZ=Europe/Berlin * * * * *",
+        "*/0 * * * *",
+        "CRON_TZ=x 1 1 1 1 1",
+        "60 24 32 13 8",
+        "1-5/2,7 * * * *",
+        "Europe/Berlin",
+        "../x",
+        "/a/../b",
+        "$(A)",
+        "$$",
+        "https://a.example:443/b?c#d",
+        "http://[::1",
+        "a=b",
+        "cpu",
+        "memory",
+        "hugepages-2Mi",
+        "requests.cpu",
+        "example.com/gpu",
+        "count/pods",
+        "pods",
+        "kubernetes.io/hostname",
+        "In",
+        "Exists",
+        "object.a == 1",
+        "r'\\'+1",
+        "None",
+        "ExternalName",
+        "NodePort",
+        "Indexed",
+        "0-3,5",
+        "3-1",
+        "0-99999999",
+        "-----BEGIN CERTIFICATE-----",
+        "aGk=",
+        "v1",
+        "\u{0}",
     ],
     grow: Some(grow_object),
     run,
@@ -48,20 +103,35 @@ fn recorded() -> Vec<Value> {
         return Vec::new();
     };
     let mut found = Vec::new();
-    let mut files: Vec<_> = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|f| f.path()).collect();
+    let mut files: Vec<_> = std::fs::read_dir(folder)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|f| f.path())
+        .collect();
     files.sort();
-    for path in files.iter().filter(|p| p.to_string_lossy().ends_with(".jsonl.gz")) {
+    for path in files
+        .iter()
+        .filter(|p| p.to_string_lossy().ends_with(".jsonl.gz"))
+    {
         let mut text = String::new();
         let Ok(file) = std::fs::File::open(path) else {
             continue;
         };
-        if std::io::Read::read_to_string(&mut flate2::read::GzDecoder::new(file), &mut text).is_err() {
+        if std::io::Read::read_to_string(&mut flate2::read::GzDecoder::new(file), &mut text)
+            .is_err()
+        {
             continue;
         }
-        for step in text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()) {
+        for step in text
+            .lines()
+            .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+        {
             for body in [&step["request"]["body"], &step["response"]["body"]] {
                 if row_of(body).is_some() {
-                    let filled = body.to_string().replace("\"$time\"", "\"2026-01-02T03:04:05Z\"");
+                    let filled = body
+                        .to_string()
+                        .replace("\"$time\"", "\"2026-01-02T03:04:05Z\"");
                     let body: Value = serde_json::from_str(&filled).unwrap_or_default();
                     found.push(json!([body, body]));
                 }
@@ -103,7 +173,11 @@ fn read(row: &Row, body: &Value) -> Result<Result<Value, String>, String> {
     default(&mut object);
     let mut twice = object.clone();
     default(&mut twice);
-    same(&format!("defaults of {} twice are defaults once", row.kind), &twice, &object)?;
+    same(
+        &format!("defaults of {} twice are defaults once", row.kind),
+        &twice,
+        &object,
+    )?;
     Ok(Ok(object))
 }
 
@@ -111,7 +185,11 @@ fn finish(row: &Row, object: &mut Value) -> Result<(), String> {
     canonicalize(&row.schema, object);
     let mut twice = object.clone();
     canonicalize(&row.schema, &mut twice);
-    same(&format!("the canonical form of {} is its own", row.kind), &twice, object)
+    same(
+        &format!("the canonical form of {} is its own", row.kind),
+        &twice,
+        object,
+    )
 }
 
 fn run(input: &[u8]) -> Verdict {
@@ -145,7 +223,12 @@ fn run(input: &[u8]) -> Verdict {
         out = both(out, said(&cause.message));
         out = both(out, said(&cause.field));
     }
-    out = both(out, (row.hooks.warn)(&object, None).first().map_or(0, |w| said(w)));
+    out = both(
+        out,
+        (row.hooks.warn)(&object, None)
+            .first()
+            .map_or(0, |w| said(w)),
+    );
     out = both(out, (row.columns.cells)(&object, now()).len() as u64);
     let mut settled = object.clone();
     (row.hooks.settle)(&mut settled);
@@ -165,13 +248,21 @@ fn run(input: &[u8]) -> Verdict {
         (row.hooks.prepare_update)(&mut again, &settled);
         finish(row, &mut again)?;
         if let Some(cause) = (row.hooks.validate)(&again, Some(&settled)).first() {
-            return Err(format!("a valid {} may be put as it is: {}: {}", row.kind, cause.field, cause.message));
+            return Err(format!(
+                "a valid {} may be put as it is: {}: {}",
+                row.kind, cause.field, cause.message
+            ));
         }
     }
     let Ok(mut before) = read(row, old)? else {
         return Ok(out);
     };
-    for (field, value) in [("uid", "u"), ("creationTimestamp", "2026-01-02T03:04:05Z"), ("resourceVersion", "1"), ("namespace", "default")] {
+    for (field, value) in [
+        ("uid", "u"),
+        ("creationTimestamp", "2026-01-02T03:04:05Z"),
+        ("resourceVersion", "1"),
+        ("namespace", "default"),
+    ] {
         if field != "namespace" || row.namespaced {
             meta::set(&mut before, field, value);
         }
@@ -183,7 +274,12 @@ fn run(input: &[u8]) -> Verdict {
         out = both(out, said(&cause.message));
         out = both(out, said(&cause.field));
     }
-    out = both(out, (row.hooks.warn)(&after, Some(&before)).first().map_or(0, |w| said(w)));
+    out = both(
+        out,
+        (row.hooks.warn)(&after, Some(&before))
+            .first()
+            .map_or(0, |w| said(w)),
+    );
     if let Some(changed) = row.hooks.generation_changed {
         out = both(out, changed(&after, &before).into());
     }

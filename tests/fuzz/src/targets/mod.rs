@@ -85,7 +85,8 @@ fn builtin() -> &'static Kinds {
 
 fn row(group: &str, kind: &str) -> Option<&'static Arc<Row>> {
     let rows = builtin().rows().iter();
-    rows.into_iter().find(|r| r.group == group && r.kind == kind)
+    rows.into_iter()
+        .find(|r| r.group == group && r.kind == kind)
 }
 
 /// The time of every execution.

@@ -17,7 +17,27 @@ pub const TARGETS: &[Target] = &[
         tree: true,
         seeds: json_patch_seeds,
         hostile: json_patch_hostile,
-        words: &["add", "remove", "replace", "move", "copy", "test", "/", "/-", "/a", "/list/0", "/list/-1", "/a/b", "path", "from", "op", "value", "~0", "~1", "/metadata/name"],
+        words: &[
+            "add",
+            "remove",
+            "replace",
+            "move",
+            "copy",
+            "test",
+            "/",
+            "/-",
+            "/a",
+            "/list/0",
+            "/list/-1",
+            "/a/b",
+            "path",
+            "from",
+            "op",
+            "value",
+            "~0",
+            "~1",
+            "/metadata/name",
+        ],
         grow: None,
         run: json_patch_run,
     },
@@ -35,7 +55,26 @@ pub const TARGETS: &[Target] = &[
         tree: true,
         seeds: strategic_seeds,
         hostile: |_| Vec::new(),
-        words: &["$patch", "$retainKeys", "$setElementOrder/containers", "$deleteFromPrimitiveList/finalizers", "$setElementOrder/finalizers", "delete", "replace", "merge", "containers", "name", "ports", "containerPort", "protocol", "env", "volumes", "finalizers", "conditions", "type"],
+        words: &[
+            "$patch",
+            "$retainKeys",
+            "$setElementOrder/containers",
+            "$deleteFromPrimitiveList/finalizers",
+            "$setElementOrder/finalizers",
+            "delete",
+            "replace",
+            "merge",
+            "containers",
+            "name",
+            "ports",
+            "containerPort",
+            "protocol",
+            "env",
+            "volumes",
+            "finalizers",
+            "conditions",
+            "type",
+        ],
         grow: Some(grow_strategic),
         run: strategic_run,
     },
@@ -44,7 +83,34 @@ pub const TARGETS: &[Target] = &[
         tree: true,
         seeds: apply_seeds,
         hostile: |_| Vec::new(),
-        words: &["f:spec", ".", "k:{\"name\":\"c\"}", "v:\"a\"", "i:0", "f:metadata", "f:labels", "f:containers", "k:{}", "k:", "v:", "i:-1", "i:99999999999999999999", "Apply", "Update", "FieldsV1", "fieldsV1", "managedFields", "manager", "subresource", "status", "kubectl", "before-first-apply", "containers", "name", "ports"],
+        words: &[
+            "f:spec",
+            ".",
+            "k:{\"name\":\"c\"}",
+            "v:\"a\"",
+            "i:0",
+            "f:metadata",
+            "f:labels",
+            "f:containers",
+            "k:{}",
+            "k:",
+            "v:",
+            "i:-1",
+            "i:99999999999999999999",
+            "Apply",
+            "Update",
+            "FieldsV1",
+            "fieldsV1",
+            "managedFields",
+            "manager",
+            "subresource",
+            "status",
+            "kubectl",
+            "before-first-apply",
+            "containers",
+            "name",
+            "ports",
+        ],
         grow: Some(grow_apply),
         run: apply_run,
     },
@@ -64,8 +130,12 @@ fn json_patch_seeds() -> Vec<Vec<u8>> {
 }
 
 fn json_patch_hostile(bytes: usize) -> Vec<Vec<u8>> {
-    let doubling: Vec<Value> = (0..9000).map(|n| json!({"op": "copy", "from": "", "path": format!("/c{n}")})).collect();
-    let same_place: Vec<Value> = (0..9000).map(|_| json!({"op": "copy", "from": "/a", "path": "/a/a"})).collect();
+    let doubling: Vec<Value> = (0..9000)
+        .map(|n| json!({"op": "copy", "from": "", "path": format!("/c{n}")}))
+        .collect();
+    let same_place: Vec<Value> = (0..9000)
+        .map(|_| json!({"op": "copy", "from": "/a", "path": "/a/a"}))
+        .collect();
     // Each step puts its value at the end of the longest path so far.
     let step = "/a".repeat(100);
     let deep: Value = serde_json::from_str(&nested("{\"a\":", "{}", "}", 600)).unwrap_or_default();
@@ -87,7 +157,9 @@ fn json_patch_hostile(bytes: usize) -> Vec<Vec<u8>> {
     }
     wrapping.truncate(9999);
     let wide = vec![1; (bytes / 2).min(400_000)];
-    let front: Vec<Value> = (0..1000).map(|_| json!({"op": "add", "path": "/a/0", "value": 1})).collect();
+    let front: Vec<Value> = (0..1000)
+        .map(|_| json!({"op": "add", "path": "/a/0", "value": 1}))
+        .collect();
     let mut all = json_bytes(&[
         json!([{"a": {"b": 1}}, doubling]),
         json!([{"a": {"b": 1}}, same_place]),
@@ -97,7 +169,10 @@ fn json_patch_hostile(bytes: usize) -> Vec<Vec<u8>> {
         json!([{"a": wide}, front]),
         json!([{}, vec![json!({}); bytes / 3]]),
     ]);
-    let long = format!("[{{\"a\":{{}}}},[{{\"op\":\"add\",\"path\":\"{}\",\"value\":1}}]]", repeated("/", bytes));
+    let long = format!(
+        "[{{\"a\":{{}}}},[{{\"op\":\"add\",\"path\":\"{}\",\"value\":1}}]]",
+        repeated("/", bytes)
+    );
     all.push(long.into_bytes());
     all
 }
@@ -244,7 +319,8 @@ fn strategic_run(input: &[u8]) -> Verdict {
     let object = decoded.value;
     if object.is_object() {
         let mut empty = object.clone();
-        strategic_merge_patch(schema, &mut empty, &json!({})).map_err(|e| format!("an empty patch applies: {e}"))?;
+        strategic_merge_patch(schema, &mut empty, &json!({}))
+            .map_err(|e| format!("an empty patch applies: {e}"))?;
         same("an empty patch changes nothing", &empty, &object)?;
     }
     let mut patched = object;
@@ -269,8 +345,21 @@ fn apply_seeds() -> Vec<Vec<u8>> {
     let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "m"}, "data": {"a": "1"}});
     json_bytes(&[
         json!([pod(json!([managed("m", "Apply", fields.clone())])), config]),
-        json!([pod(json!([managed("other", "Apply", fields.clone()), managed("u", "Update", fields.clone())])), config]),
-        json!([pod(json!([managed("kubectl", "Update", json!({"f:data": {".": {}}}))])), config]),
+        json!([
+            pod(json!([
+                managed("other", "Apply", fields.clone()),
+                managed("u", "Update", fields.clone())
+            ])),
+            config
+        ]),
+        json!([
+            pod(json!([managed(
+                "kubectl",
+                "Update",
+                json!({"f:data": {".": {}}})
+            )])),
+            config
+        ]),
         json!([pod(json!([])), config]),
         json!([null, config]),
         json!([map, {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "m"}, "data": {"b": "2"}}]),
@@ -315,7 +404,14 @@ fn apply_run(input: &[u8]) -> Verdict {
         out = both(out, outline(&new));
     }
     for (manager, force) in [("m", false), ("m", true), ("kubectl", false)] {
-        let applied = match apply::apply(schema, live.as_ref(), &config, &writer(manager), force, &gvk) {
+        let applied = match apply::apply(
+            schema,
+            live.as_ref(),
+            &config,
+            &writer(manager),
+            force,
+            &gvk,
+        ) {
             Ok(applied) => applied,
             Err(error) => {
                 out = both(out, said(&error.to_string()));
@@ -333,7 +429,8 @@ fn apply_run(input: &[u8]) -> Verdict {
         out = both(out, outline(&once));
         let again = apply::apply(schema, Some(&once), &config, &writer(manager), force, &gvk)
             .map_err(|e| format!("what was applied applies again: {e}"))?;
-        let twice = decode_value(schema, &again).map_err(|e| format!("what was applied twice decodes: {e}"))?;
+        let twice = decode_value(schema, &again)
+            .map_err(|e| format!("what was applied twice decodes: {e}"))?;
         same("applying twice is applying once", &twice.value, &once)?;
     }
     Ok(out)
