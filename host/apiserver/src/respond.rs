@@ -65,7 +65,7 @@ pub(crate) fn value(code: u16, value: &Value, format: Format, pretty: bool) -> A
 
 /// The object in a JSON text in protobuf.
 pub(crate) fn binary(text: &[u8]) -> Option<Vec<u8>> {
-    protobuf::encode(&deep::from_stored(text).ok()?)
+    protobuf::encode(&oarlock_model::deep::from_stored(text).ok()?)
 }
 
 /// Compresses a whole answer that is large, for a caller who takes gzip.
@@ -187,14 +187,14 @@ pub(crate) fn warn_first(answer: &mut Answer, text: &str) {
 }
 
 fn prettified(text: &[u8]) -> Option<Vec<u8>> {
-    let value: Value = deep::from_stored(text).ok()?;
+    let value: Value = oarlock_model::deep::from_stored(text).ok()?;
     let mut pretty = serde_json::to_vec_pretty(&value).ok()?;
     pretty.push(b'\n');
     Some(pretty)
 }
 
 fn yaml(text: &[u8]) -> Option<Vec<u8>> {
-    let value: Value = deep::from_stored(text).ok()?;
+    let value: Value = oarlock_model::deep::from_stored(text).ok()?;
     let mut text = serde_saphyr::to_string(&value).ok()?;
     if !text.ends_with('\n') {
         text.push('\n');
@@ -205,7 +205,7 @@ fn yaml(text: &[u8]) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use oarlock_model::{ApiError, deep};
+    use oarlock_model::ApiError;
 
     #[test]
     fn yaml_reads_as_upstream_writes_it() {

@@ -783,3 +783,17 @@ fn patterns_of_classes_are_not_compiled() {
         "{told:.100}"
     );
 }
+
+#[test]
+fn texts_do_not_grow_without_bound() {
+    let object = json!({"long": "a".repeat(3000)});
+    for text in [
+        "object.long.replace('', object.long).replace('', object.long)",
+        "[1, 2, 3].map(x, object.long.replace('', object.long)).join('') + ''.join()",
+        "'%s'.format([[1, 2, 3, 4].map(x, object.long.replace('', object.long))])",
+    ] {
+        assert!(eval(text, &object).starts_with("error: "), "{text}");
+    }
+    let told = eval("'%.100000f'.format([1.5])", &object);
+    assert!(told.contains("precision"), "{told}");
+}

@@ -16,13 +16,15 @@ use crate::{Target, memory};
 /// What an execution may hold: this, and so much for each byte of its input.
 const HELD_BYTES: usize = 64 << 20;
 /// (`{}` can be a container, whose defaults are a map; in upstream's memory it is no smaller.)
-const HELD_PER_BYTE: usize = 512;
+const HELD_PER_BYTE: usize = 1024;
 /// Inputs that are kept, and how large they may be.
 const MAX_KEPT: usize = 4096;
 const MAX_KEPT_BYTES: usize = 32 << 10;
 /// Attempts at making an input that was found smaller.
 const MAX_SHRINKS: usize = 3000;
 const LONGEST_SHRINK: Duration = Duration::from_secs(5);
+/// How much of the slowest input is told.
+const SHOWN_BYTES: usize = 100;
 /// Different findings of one target that are told.
 const MAX_FINDINGS: usize = 20;
 
@@ -40,6 +42,8 @@ pub struct Report {
     /// Inputs of which the target said something new.
     pub new: usize,
     pub slowest: Duration,
+    /// How the input begins that took the longest.
+    pub slowest_input: String,
     pub largest_bytes: usize,
     /// What was found, ready to be printed.
     pub findings: Vec<String>,
@@ -135,7 +139,10 @@ impl Run<'_> {
     fn once(&mut self, input: &[u8]) -> bool {
         self.report.executions += 1;
         let (result, took, held) = self.execute(input);
-        self.report.slowest = self.report.slowest.max(took);
+        if took > self.report.slowest {
+            self.report.slowest = took;
+            self.report.slowest_input = literal(input.get(..SHOWN_BYTES).unwrap_or(input));
+        }
         self.report.largest_bytes = self.report.largest_bytes.max(held);
         match result {
             Ok(said) => {

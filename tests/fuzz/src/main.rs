@@ -14,6 +14,8 @@ use oarlock_fuzz::{Limit, Target, keep_input_in, run, targets};
 /// As the server's threads have it.
 const STACK_BYTES: usize = 2 << 20;
 const HOSTILE_BYTES: usize = 3_000_000;
+/// An execution that took longer is told, though it is no finding.
+const SLOW: Duration = Duration::from_millis(300);
 const USAGE: &str =
     "oarlock-fuzz --target NAME|all --seconds N [--seed S] [--hostile BYTES] | --list";
 
@@ -132,6 +134,9 @@ fn inside(target: &Target, flags: &Flags, file: &PathBuf) -> anyhow::Result<Exit
         report.largest_bytes / 1024,
         report.findings.len()
     );
+    if report.slowest > SLOW {
+        println!("  slowest: {}", report.slowest_input);
+    }
     for finding in &report.findings {
         println!("{finding}");
     }

@@ -90,7 +90,7 @@ async fn requests_that_stop_half_way_hold_nobody() {
     let connection = tokio::spawn(connection);
     let endless = || {
         let frames = futures::stream::pending::<Result<Frame<Bytes>, Infallible>>();
-        BodyExt::boxed(StreamBody::new(frames))
+        StreamBody::new(frames).boxed()
     };
     let mut open = Vec::new();
     for _ in 0..200 {

@@ -445,6 +445,12 @@ fn protobuf_kinds(input: &[u8]) -> Verdict {
         Err(error) => return Ok(said(&error.to_string())),
     };
     let mut object = decoded.value;
+    // The table of messages lacks those of scheduling/v1alpha3, which only these two have.
+    for spec in ["/spec", "/spec/jobTemplate/spec"] {
+        if let Some(Value::Object(spec)) = object.pointer_mut(spec) {
+            spec.remove("scheduling");
+        }
+    }
     oarlock_model::meta::set_type(&mut object, row.api_version(), row.kind.as_str());
     let Some(bytes) = protobuf::encode(&object) else {
         return Ok(2);

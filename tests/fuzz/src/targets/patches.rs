@@ -220,9 +220,9 @@ fn json_patch_run(input: &[u8]) -> Verdict {
     json_patch(&mut empty, &json!([])).map_err(|e| format!("an empty patch applies: {e}"))?;
     same("an empty patch changes nothing", &empty, &object)?;
     let mut patched = object;
-    let touched = go_text::Touched::by_operations(&patch);
     match json_patch(&mut patched, &patch) {
         Ok(()) => {
+            let touched = go_text::Touched::by_operations(&patch);
             let shown = go_text::patched(&patched, &touched);
             Ok(both(goes_on(&patched)?, said(&shown)))
         }
