@@ -5,7 +5,7 @@
 use bytes::Bytes;
 use jiff::Timestamp;
 use oarlock_kinds::{Column, Columns, Row, protobuf};
-use oarlock_model::ApiError;
+use oarlock_model::{ApiError, deep};
 use oarlock_registry::{EventType, List, Stored, WatchItem};
 use serde_json::Value;
 use std::io::Write as _;
@@ -163,7 +163,7 @@ impl ItemForm {
             Shape::Table(_) => return Err(Failure::not_acceptable()),
         };
         let mut text = Vec::new();
-        let parsed = |text: &[u8]| serde_json::from_slice(text).map_err(ApiError::internal);
+        let parsed = |text: &[u8]| deep::from_stored(text).map_err(ApiError::internal);
         write_list_meta(
             &mut text,
             &list.revision.to_string(),

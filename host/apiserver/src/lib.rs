@@ -17,6 +17,8 @@ mod expressions;
 mod failure;
 mod flow;
 mod follow;
+#[doc(hidden)]
+pub mod fuzzing;
 mod guard;
 mod handler;
 mod health;

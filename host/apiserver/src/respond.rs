@@ -65,7 +65,7 @@ pub(crate) fn value(code: u16, value: &Value, format: Format, pretty: bool) -> A
 
 /// The object in a JSON text in protobuf.
 pub(crate) fn binary(text: &[u8]) -> Option<Vec<u8>> {
-    protobuf::encode(&serde_json::from_slice(text).ok()?)
+    protobuf::encode(&oarlock_model::deep::from_stored(text).ok()?)
 }
 
 /// Compresses a whole answer that is large, for a caller who takes gzip.
@@ -192,14 +192,14 @@ pub(crate) fn warn_first(answer: &mut Answer, text: &str) {
 }
 
 fn prettified(text: &[u8]) -> Option<Vec<u8>> {
-    let value: Value = serde_json::from_slice(text).ok()?;
+    let value: Value = oarlock_model::deep::from_stored(text).ok()?;
     let mut pretty = serde_json::to_vec_pretty(&value).ok()?;
     pretty.push(b'\n');
     Some(pretty)
 }
 
 fn yaml(text: &[u8]) -> Option<Vec<u8>> {
-    let value: Value = serde_json::from_slice(text).ok()?;
+    let value: Value = oarlock_model::deep::from_stored(text).ok()?;
     let mut text = serde_saphyr::to_string(&value).ok()?;
     if !text.ends_with('\n') {
         text.push('\n');

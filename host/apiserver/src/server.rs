@@ -45,7 +45,6 @@ const MAX_CONNECTIONS: i64 = 16_384;
 /// Upstream's 400 that read and 200 that write.
 const MAX_IN_FLIGHT: u32 = 600;
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Also how long an idle HTTP/1.1 connection is kept.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(120);
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
@@ -72,6 +71,8 @@ pub struct ServerConfig {
     pub max_in_flight: u32,
     /// Shown in `/metrics` besides the server's own.
     pub more_metrics: MoreMetrics,
+    /// How long the head of an HTTP/1.1 request may take, and how long an idle connection is kept.
+    pub header_timeout: Duration,
 }
 
 impl ServerConfig {
@@ -86,6 +87,7 @@ impl ServerConfig {
             audit: None,
             max_in_flight: MAX_IN_FLIGHT,
             more_metrics: MoreMetrics::default(),
+            header_timeout: HEADER_TIMEOUT,
         }
     }
 }
@@ -108,6 +110,7 @@ pub struct Server {
     local_addr: SocketAddr,
     acceptor: TlsAcceptor,
     verifier: Arc<Verifier>,
+    header_timeout: Duration,
     api: Arc<Api>,
     stop: watch::Sender<bool>,
     stopping: Arc<AtomicBool>,
@@ -167,6 +170,7 @@ impl Server {
             local_addr,
             acceptor,
             verifier,
+            header_timeout: config.header_timeout,
             api: Arc::new(api),
             stop,
             stopping,
@@ -183,6 +187,7 @@ impl Server {
             listener,
             acceptor,
             verifier,
+            header_timeout,
             api,
             stop,
             stopping,
@@ -202,7 +207,7 @@ impl Server {
                         }
                         let (acceptor, verifier, api) = (acceptor.clone(), Arc::clone(&verifier), Arc::clone(&api));
                         connections.spawn(async move {
-                            connect(stream, source, acceptor, verifier, api).await;
+                            connect(stream, source, acceptor, verifier, header_timeout, api).await;
                             drop(gauge);
                         });
                     }
@@ -237,6 +242,7 @@ async fn connect(
     source: SocketAddr,
     acceptor: TlsAcceptor,
     verifier: Arc<Verifier>,
+    header_timeout: Duration,
     api: Arc<Api>,
 ) {
     // A failure to set it costs latency, not correctness.
@@ -258,7 +264,7 @@ async fn connect(
     let result = if h2 {
         http2(stream, connection, stopping).await
     } else {
-        http1(stream, connection, stopping).await
+        http1(stream, connection, header_timeout, stopping).await
     };
     if let Err(error) = result {
         tracing::debug!(%source, %error, "connection ended");
@@ -295,13 +301,14 @@ async fn http2(
 async fn http1(
     stream: TlsStream<TcpStream>,
     connection: Arc<Connection>,
+    header_timeout: Duration,
     mut stopping: watch::Receiver<bool>,
 ) -> hyper::Result<()> {
     let service = service_fn(move |request| handler::serve(Arc::clone(&connection), request));
     let io = TokioIo::new(WriteGuard::new(stream, WRITE_TIMEOUT));
     let conn = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT)
+        .header_read_timeout(header_timeout)
         .max_header_size(MAX_HEADER_BYTES)
         .serve_connection(io, service);
     let mut conn = std::pin::pin!(conn);

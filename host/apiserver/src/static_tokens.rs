@@ -47,7 +47,7 @@ impl StaticTokens {
         Self::parse(&std::fs::read_to_string(path)?).map(Arc::new)
     }
 
-    fn parse(text: &str) -> Result<Self, StaticTokensError> {
+    pub(crate) fn parse(text: &str) -> Result<Self, StaticTokensError> {
         let mut users = HashMap::new();
         for (i, row) in text.lines().enumerate() {
             let line = i + 1;

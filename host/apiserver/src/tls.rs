@@ -78,7 +78,7 @@ impl Verifier {
 }
 
 /// Common name, uid and organizations, as user name, uid and groups.
-fn subject(certificate: &CertificateDer<'_>) -> Option<User> {
+pub(crate) fn subject(certificate: &CertificateDer<'_>) -> Option<User> {
     let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
     let name = certificate
         .subject()

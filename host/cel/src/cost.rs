@@ -31,6 +31,11 @@ pub(crate) fn of_call(function: &str, args: &[Value<'_>]) -> u64 {
             walked(size(0)) * walked(size(1))
         }
         "check" => AUTHORIZATION,
+        // Upstream takes one step, and as many lists as an expression likes.
+        "lists.range" => match args.first() {
+            Some(Value::Int(length)) => u64::try_from(*length).unwrap_or(1).max(1),
+            _ => 1,
+        },
         "isSorted" | "sum" | "max" | "min" | "indexOf" | "lastIndexOf"
             if matches!(args.first(), Some(Value::List(_))) =>
         {

@@ -12,6 +12,8 @@ use crate::source::{CompileErrors, Issue, Source};
 const MAX_CODE_POINTS: usize = 100_000;
 /// cel-go's limit of nesting.
 const MAX_DEPTH: usize = 250;
+/// Macros make trees deeper than their text.
+const MAX_TREE_DEPTH: usize = 4 * MAX_DEPTH;
 /// The generated parser needs a deep stack for each level of nesting, in builds without optimization above all.
 const STACK_BYTES: usize = 64 << 20;
 /// An expression that is no longer than this cannot nest deeply enough to need a stack of its own.
@@ -79,6 +81,7 @@ fn parse_here(text: &str) -> Result<(Node, usize), CompileErrors> {
         text,
         info,
         nodes: 0,
+        depth: 0,
         macros: 0,
         issues: Vec::new(),
         source: &source,
@@ -101,11 +104,19 @@ fn depth_bound(text: &str) -> usize {
     let mut at = 0;
     while at < bytes.len() {
         match bytes[at] {
-            quote @ (b'"' | b'\'') => {
-                at += 1;
-                while at < bytes.len() && bytes[at] != quote && bytes[at] != b'\n' {
-                    at += if bytes[at] == b'\\' { 2 } else { 1 };
-                }
+            b'"' | b'\'' => {
+                at = string_end(bytes, at);
+                continue;
+            }
+            b'/' if bytes[at..].starts_with(b"//") => {
+                at += line_length(&bytes[at..]);
+                continue;
+            }
+            // A name in backticks may have slashes and dots in it.
+            b'`' => {
+                let name = bytes[at + 1..].iter().position(|b| *b == b'`');
+                at += name.map_or(1, |length| length + 2);
+                continue;
             }
             b'(' | b'[' | b'{' => {
                 here += 1;
@@ -132,10 +143,38 @@ fn depth_bound(text: &str) -> usize {
     deepest
 }
 
+fn line_length(bytes: &[u8]) -> usize {
+    let end = bytes.iter().position(|b| matches!(b, b'\n' | b'\r'));
+    end.unwrap_or(bytes.len())
+}
+
+/// Where the string ends whose first quote is at `at`: behind its last one.
+fn string_end(bytes: &[u8], at: usize) -> usize {
+    let is_letter = |b: &u8| b.is_ascii_alphanumeric() || *b == b'_';
+    let prefix = bytes[..at].iter().rev().take_while(|b| is_letter(b));
+    let raw = prefix.take(2).any(|b| matches!(b, b'r' | b'R'));
+    let quote = bytes[at];
+    let triple = bytes[at..].starts_with(&[quote; 3]);
+    let ends = |at: usize| !triple || bytes[at..].starts_with(&[quote; 3]);
+    let width = if triple { 3 } else { 1 };
+    let mut at = at + width;
+    while at < bytes.len() {
+        match bytes[at] {
+            b'\\' if !raw => at += 2,
+            b'\n' | b'\r' if !triple => return at,
+            byte if byte == quote && ends(at) => return at + width,
+            _ => at += 1,
+        }
+    }
+    bytes.len()
+}
+
 struct Reader<'a> {
     text: &'a str,
     info: SourceInfo,
     nodes: usize,
+    /// Where in the tree we are.
+    depth: usize,
     macros: usize,
     issues: Vec<Issue>,
     source: &'a Source,
@@ -169,8 +208,23 @@ impl Reader<'_> {
         all.into_iter().map(|one| self.node(one)).collect()
     }
 
+    /// A tree that is deeper than the bound of its text said is refused: those who walk it have less of a stack.
     fn node(&mut self, from: IdedExpr) -> Node {
         let at = self.position(from.id);
+        if self.depth > MAX_TREE_DEPTH {
+            if self.issues.is_empty() {
+                let message = format!("expression recursion limit exceeded: {MAX_DEPTH}");
+                self.complain(at, &message);
+            }
+            return self.make(at, Kind::Literal(Literal::Null));
+        }
+        self.depth += 1;
+        let node = self.node_at(at, from);
+        self.depth -= 1;
+        node
+    }
+
+    fn node_at(&mut self, at: usize, from: IdedExpr) -> Node {
         let kind = match from.expr {
             Expr::Unspecified => Kind::Literal(Literal::Null),
             Expr::Literal(value) => Kind::Literal(literal(value)),

@@ -749,3 +749,51 @@ mod any_text {
         assert!(compiled > 10, "some of them make sense: {compiled}");
     }
 }
+
+#[test]
+fn strings_hide_no_depth() {
+    let long = "+'1'".repeat(20_000);
+    for head in [
+        r#"r"\""#,
+        r"r'\'",
+        r"R'\'",
+        "\"\"\"\n\"\"\"",
+        "\"\"\"a\"\"\"",
+        "'''a\n'''",
+        "// '''\n''",
+        r"'\''",
+    ] {
+        let compiled = Program::compile(&format!("{head}{long}"), &Env::new());
+        let errors = compiled.map(|_| ()).unwrap_err().to_string();
+        let wanted = "expression recursion limit exceeded: 250";
+        assert!(errors.contains(wanted), "{head}: {errors:.200}");
+    }
+    all_true(&[
+        r#"r"\" + "((((" + '''"(''' == "\\((((\"(" "#,
+        "size('((((') == 4 // ((((( '''",
+    ]);
+}
+
+#[test]
+fn patterns_of_classes_are_not_compiled() {
+    let object = json!({"p": "\\pL".repeat(50_000)});
+    let told = eval("'a'.matches(object.p)", &object);
+    assert!(
+        told.starts_with("error: error parsing regexp: expression too large"),
+        "{told:.100}"
+    );
+}
+
+#[test]
+fn texts_do_not_grow_without_bound() {
+    let object = json!({"long": "a".repeat(3000)});
+    for text in [
+        "object.long.replace('', object.long).replace('', object.long)",
+        "[1, 2, 3, 4].map(x, object.long.replace('', object.long)).join('')",
+        "'%s'.format([[1, 2, 3, 4].map(x, object.long.replace('', object.long))])",
+    ] {
+        assert!(eval(text, &object).starts_with("error: "), "{text}");
+    }
+    let told = eval("'%.100000f'.format([1.5])", &object);
+    assert!(told.contains("precision"), "{told}");
+}

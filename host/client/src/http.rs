@@ -62,12 +62,20 @@ struct Named {
 
 impl Kubeconfig {
     pub fn load(path: &Path) -> Result<Self, HttpError> {
+        let text = std::fs::read_to_string(path).map_err(|e| HttpError::Kubeconfig {
+            path: path.to_owned(),
+            what: e.to_string(),
+        })?;
+        Self::parse(&text, path)
+    }
+
+    /// The text of a kubeconfig; `path` is where it is from: files that it names are beside it.
+    pub fn parse(text: &str, path: &Path) -> Result<Self, HttpError> {
         let fail = |what: String| HttpError::Kubeconfig {
             path: path.to_owned(),
             what,
         };
-        let text = std::fs::read_to_string(path).map_err(|e| fail(e.to_string()))?;
-        let file: File = serde_saphyr::from_str(&text).map_err(|e| fail(e.to_string()))?;
+        let file: File = serde_saphyr::from_str(text).map_err(|e| fail(e.to_string()))?;
         let named = |list: &[Named], name: &str, pick: fn(&Named) -> Option<&Value>| {
             let entry = list.iter().find(|n| n.name == name).and_then(pick).cloned();
             entry.ok_or_else(|| fail(format!("it has no entry named {name:?}")))

@@ -1,8 +1,10 @@
 //! Object envelope, group/version/kind/resource, selectors, quantities, Status and time; pure: no I/O, no clock.
 
+pub mod deep;
 pub mod gvk;
 pub mod meta;
 pub mod names;
+pub mod pattern;
 pub mod pod_references;
 pub mod pod_requests;
 pub mod quantity;

@@ -143,7 +143,7 @@ impl Stored {
 
     /// The tree, with resourceVersion.
     pub fn to_value(&self) -> Result<Value, serde_json::Error> {
-        let mut value: Value = serde_json::from_slice(&self.json)?;
+        let mut value: Value = oarlock_model::deep::from_stored(&self.json)?;
         if self.revision != 0 {
             oarlock_model::meta::set(&mut value, "resourceVersion", self.revision.to_string());
         }

@@ -4,7 +4,7 @@
 
 use bytes::Bytes;
 use oarlock_kinds::Row;
-use oarlock_model::{ApiError, ApiResult, Reason};
+use oarlock_model::{ApiError, ApiResult, Reason, deep};
 use oarlock_store::{Record, Revision};
 use serde_json::{Map, Value};
 
@@ -138,7 +138,7 @@ pub fn stored_record(record: &Record) -> Stored {
 
 /// The tree of a stored value, without resourceVersion.
 pub fn tree(value: &Bytes) -> ApiResult<Value> {
-    serde_json::from_slice(value.get(HEAD..).unwrap_or_default())
+    deep::from_stored(value.get(HEAD..).unwrap_or_default())
         .map_err(|e| ApiError::internal(format!("a stored object cannot be read: {e}")))
 }
 
@@ -170,7 +170,7 @@ pub fn load_status_part(value: &Bytes) -> ApiResult<Option<Value>> {
     let mut part = Map::new();
     for (name, raw) in members {
         if let Some(field) = STATUS_PART.iter().find(|field| field.as_bytes() == name) {
-            let value = serde_json::from_slice(raw)
+            let value = deep::from_stored(raw)
                 .map_err(|e| ApiError::internal(format!("a stored object cannot be read: {e}")))?;
             part.insert((*field).to_owned(), value);
         }
@@ -198,7 +198,7 @@ pub fn shown_stored(row: &Row, object: &Stored) -> ApiResult<Stored> {
     if !row.converts() {
         return Ok(object.clone());
     }
-    let mut value = serde_json::from_slice(&object.json).map_err(ApiError::internal)?;
+    let mut value = deep::from_stored(&object.json).map_err(ApiError::internal)?;
     row.show(&mut value);
     stored_value(&value, object.revision)
 }

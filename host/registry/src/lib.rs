@@ -12,6 +12,8 @@ mod delete;
 mod errors;
 mod expiry;
 mod families;
+#[doc(hidden)]
+pub mod fuzzing;
 mod keys;
 mod managed;
 mod metadata;

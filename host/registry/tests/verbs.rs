@@ -430,3 +430,33 @@ async fn a_namespace_goes_when_it_is_finalized() {
         403
     );
 }
+
+#[tokio::test]
+async fn what_is_as_deep_as_it_may_be_can_be_read_again() {
+    let house = House::new().await;
+    let mut target = house.target("apps", "controllerrevisions", "");
+    // The body's own levels are counted, too.
+    let deep = format!("{}1{}", "[".repeat(250), "]".repeat(250));
+    let body = format!(r#"{{"metadata":{{"name":"deep"}},"revision":1,"data":{{"a":{deep}}}}}"#);
+    let made = house
+        .registry
+        .create(&ctx(), &target, Body::Json(Bytes::from(body)))
+        .await
+        .unwrap();
+    let data = made.to_value().unwrap()["data"].to_string();
+    assert!(data.contains(&deep));
+    target.name = "deep".to_owned();
+    let patch = Bytes::from_static(br#"{"metadata":{"labels":{"a":"b"}}}"#);
+    let patched = house
+        .registry
+        .patch(&ctx(), &target, PatchKind::Merge, patch)
+        .await
+        .unwrap();
+    let patched = patched.object.to_value().unwrap();
+    assert_eq!(patched["metadata"]["labels"]["a"], "b");
+    house
+        .registry
+        .delete(&ctx(), &target, &DeleteOptions::default())
+        .await
+        .unwrap();
+}

@@ -20,6 +20,7 @@ use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
+use tokio_rustls::client::TlsStream;
 
 /// No test waits longer than this.
 pub const DEADLINE: Duration = Duration::from_secs(20);
@@ -120,7 +121,12 @@ impl Drop for Client {
 }
 
 impl Client {
-    pub async fn connect(server: &TestServer, identity: Option<&Identity>, h2: bool) -> Self {
+    /// A connection on which nothing has been said yet.
+    pub async fn tls(
+        server: &TestServer,
+        identity: Option<&Identity>,
+        h2: bool,
+    ) -> TlsStream<TcpStream> {
         let mut roots = rustls::RootCertStore::empty();
         roots
             .add(CertificateDer::from_pem_slice(server.pki.ca_pem().as_bytes()).unwrap())
@@ -147,11 +153,14 @@ impl Client {
         }];
         let stream = TcpStream::connect(server.address).await.unwrap();
         let name = ServerName::try_from("localhost").unwrap();
-        let stream = tokio_rustls::TlsConnector::from(Arc::new(config))
+        tokio_rustls::TlsConnector::from(Arc::new(config))
             .connect(name, stream)
             .await
-            .unwrap();
-        let io = TokioIo::new(stream);
+            .unwrap()
+    }
+
+    pub async fn connect(server: &TestServer, identity: Option<&Identity>, h2: bool) -> Self {
+        let io = TokioIo::new(Self::tls(server, identity, h2).await);
         if h2 {
             let (sender, connection) =
                 hyper::client::conn::http2::handshake(TokioExecutor::new(), io)

@@ -13,6 +13,7 @@ mod metrics;
 mod nodes;
 mod remote;
 mod secrets;
+mod slow;
 mod travel;
 mod webhooks;
 

@@ -1,6 +1,6 @@
 //! `"%s and %d".format([a, b])`.
 
-use super::{convert, no_overload};
+use super::{convert, holds, no_overload};
 use crate::decl::Library;
 use crate::value::{EvalError, List, Value};
 
@@ -10,6 +10,8 @@ pub(super) const LIBRARY: Library = &[("string: format(list(dyn)) -> string", |a
 })];
 
 const DEFAULT_PRECISION: usize = 6;
+/// Rust writes no more; a double has some thousand.
+const MAX_PRECISION: usize = u16::MAX as usize;
 
 fn format(text: &str, args: &List<'_>) -> Result<String, EvalError> {
     let (mut out, mut next) = (String::with_capacity(text.len()), 0);
@@ -37,7 +39,11 @@ fn format(text: &str, args: &List<'_>) -> Result<String, EvalError> {
                     "error while parsing precision: could not find end of precision specifier",
                 )
             };
-            precision = Some(digits.parse().map_err(|_| wrong())?);
+            let digits: usize = digits.parse().map_err(|_| wrong())?;
+            if digits > MAX_PRECISION {
+                return Err(wrong());
+            }
+            precision = Some(digits);
         }
         let Some(clause) = chars.next() else {
             return Err(EvalError::new("unexpected end of string"));
@@ -47,6 +53,7 @@ fn format(text: &str, args: &List<'_>) -> Result<String, EvalError> {
         };
         next += 1;
         out.push_str(&written(clause, precision, &arg)?);
+        holds(out.len())?;
     }
     Ok(out)
 }
@@ -143,13 +150,16 @@ fn string(arg: &Value<'_>) -> Result<String, EvalError> {
         Value::Type(ty) => ty.runtime_name().to_owned(),
         Value::List(list) => {
             let parts: Result<Vec<String>, _> = list.iter().map(|v| string(&v)).collect();
-            format!("[{}]", parts?.join(", "))
+            let parts = parts?;
+            holds(parts.iter().map(|part| part.len() + 2).sum())?;
+            format!("[{}]", parts.join(", "))
         }
         Value::Map(map) => {
             let mut parts = Vec::with_capacity(map.len());
             for (key, value) in map.iter() {
                 parts.push(format!("{}: {}", string(&key)?, string(&value)?));
             }
+            holds(parts.iter().map(|part| part.len() + 2).sum())?;
             parts.sort();
             format!("{{{}}}", parts.join(", "))
         }

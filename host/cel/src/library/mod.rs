@@ -100,6 +100,17 @@ fn no_overload<'a>() -> Outcome<'a> {
     Err(EvalError::NoSuchOverload)
 }
 
+/// What a text may take that a call makes. No budget counts it, and a few calls in a row could make one of terabytes; no body
+/// could hold it.
+const MAX_TEXT_BYTES: usize = 32 << 20;
+
+fn holds(bytes: usize) -> Result<(), EvalError> {
+    if bytes > MAX_TEXT_BYTES {
+        return Err(EvalError::CostExceeded);
+    }
+    Ok(())
+}
+
 fn opaque<'a>(value: Opaque<'a>) -> Value<'a> {
     Value::Opaque(std::rc::Rc::new(value))
 }

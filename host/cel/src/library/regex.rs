@@ -50,6 +50,12 @@ pub(super) fn compiled(pattern: &str) -> Result<Rc<regex::Regex>, EvalError> {
         if let Some(known) = kept.get(pattern) {
             return Ok(Rc::clone(known));
         }
+        if oarlock_model::pattern::is_too_large(pattern) {
+            let why = oarlock_model::pattern::TOO_LARGE;
+            return Err(EvalError::new(format!(
+                "error parsing regexp: {why}: `{pattern}`"
+            )));
+        }
         let made = regex::Regex::new(pattern)
             .map_err(|error| EvalError::new(format!("error parsing regexp: {error}")))?;
         if kept.len() >= MAX_KEPT {

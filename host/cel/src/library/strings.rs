@@ -1,6 +1,6 @@
 //! The strings extension: `charAt`, `indexOf`, `join`, `replace`, `split`, `substring`, `trim`, … By characters, not bytes.
 
-use super::{Outcome, no_overload};
+use super::{Outcome, holds, no_overload};
 use crate::decl::Library;
 use crate::value::{EvalError, Value};
 
@@ -46,11 +46,20 @@ pub(super) const LIBRARY: Library = &[
                 return no_overload();
             };
             let separator = separator.and_then(Value::as_str).unwrap_or_default();
-            let parts: Option<Vec<String>> = list
-                .iter()
-                .map(|part| part.as_str().map(str::to_owned))
-                .collect();
-            parts.map_or_else(no_overload, |parts| Ok(Value::text(parts.join(separator))))
+            let mut size = 0;
+            for part in list.iter() {
+                let Some(part) = part.as_str() else {
+                    return no_overload();
+                };
+                size += part.len() + separator.len();
+                holds(size)?;
+            }
+            let parts = list.iter().map(|part| part.as_str().map(str::to_owned));
+            let parts: Option<Vec<String>> = parts.collect();
+            let Some(parts) = parts else {
+                return no_overload();
+            };
+            Ok(Value::text(parts.join(separator)))
         },
     ),
     (
@@ -58,6 +67,7 @@ pub(super) const LIBRARY: Library = &[
         string: replace(string, string, int) -> string",
         |args| match args {
             [Value::String(text), Value::String(from), Value::String(to)] => {
+                replaced_size(text, from, to, usize::MAX)?;
                 Ok(Value::text(text.replace(&**from, to)))
             }
             [
@@ -66,6 +76,7 @@ pub(super) const LIBRARY: Library = &[
                 Value::String(to),
                 Value::Int(most),
             ] => {
+                replaced_size(text, from, to, usize::try_from(*most).unwrap_or(usize::MAX))?;
                 let replaced = match usize::try_from(*most) {
                     Ok(most) => text.replacen(&**from, to, most),
                     Err(_) => text.replace(&**from, to),
@@ -119,6 +130,12 @@ fn mapped<'a>(args: &[Value<'a>], to: fn(&str) -> String) -> Outcome<'a> {
         [Value::String(text)] => Ok(Value::text(to(text))),
         _ => no_overload(),
     }
+}
+
+/// Refuses a replacement whose result no text may be as large as.
+fn replaced_size(text: &str, from: &str, to: &str, most: usize) -> Result<(), EvalError> {
+    let times = text.matches(from).take(most).count();
+    holds(text.len().saturating_add(times.saturating_mul(to.len())))
 }
 
 fn in_range(text: &str, at: i64) -> Result<usize, EvalError> {

@@ -2,10 +2,16 @@
 //! one comparison.
 //! Source: <https://kubernetes.io/docs/reference/kubectl/jsonpath/>
 
+use std::cell::Cell;
+
 use serde_json::Value;
 
 /// How many values a path may give: `..` over a large object must end.
 const MAX_RESULTS: usize = 10_000;
+/// Values that a path may look at: filters with `..` in them multiply.
+const MAX_LOOKS: usize = 200_000;
+/// Filters inside filters.
+const MAX_FILTERS: usize = 8;
 
 #[derive(Clone, Debug, PartialEq)]
 enum Step {
@@ -33,12 +39,17 @@ pub struct JsonPath(Vec<Step>);
 impl JsonPath {
     /// `.spec.items[0].name`; `None`: not such a path.
     pub fn parse(text: &str) -> Option<Self> {
+        Self::parse_inside(text, MAX_FILTERS)
+    }
+
+    /// `filters`: so many more may be inside each other.
+    fn parse_inside(text: &str, filters: usize) -> Option<Self> {
         let mut steps = Vec::new();
         let mut rest = text.strip_prefix('@').unwrap_or(text);
         while !rest.is_empty() {
             if let Some(inner) = rest.strip_prefix('[') {
                 let end = bracket_end(inner)?;
-                steps.push(bracket(&inner[..end])?);
+                steps.push(bracket(&inner[..end], filters)?);
                 rest = &inner[end + 1..];
                 continue;
             }
@@ -60,15 +71,15 @@ impl JsonPath {
 
     /// The first value at the path.
     pub fn first<'a>(&self, value: &'a Value) -> Option<&'a Value> {
-        self.all(value).first().copied()
+        self.all(value, &Cell::new(MAX_LOOKS)).first().copied()
     }
 
-    fn all<'a>(&self, value: &'a Value) -> Vec<&'a Value> {
+    fn all<'a>(&self, value: &'a Value, looks: &Cell<usize>) -> Vec<&'a Value> {
         let mut found = vec![value];
         for step in &self.0 {
             let mut next = Vec::new();
             for value in found {
-                step.take(value, &mut next);
+                step.take(value, &mut next, looks);
             }
             next.truncate(MAX_RESULTS);
             found = next;
@@ -113,13 +124,13 @@ fn unquoted(text: &str) -> Option<&str> {
     inner('\'').or_else(|| inner('"'))
 }
 
-fn bracket(text: &str) -> Option<Step> {
+fn bracket(text: &str, filters: usize) -> Option<Step> {
     let text = text.trim();
     if text == "*" {
         return Some(Step::All);
     }
     if let Some(filter) = text.strip_prefix("?(").and_then(|t| t.strip_suffix(')')) {
-        return self::filter(filter);
+        return self::filter(filter, filters.checked_sub(1)?);
     }
     if let Some(name) = unquoted(text) {
         return Some(Step::Field(name.to_owned()));
@@ -137,7 +148,8 @@ fn bracket(text: &str) -> Option<Step> {
     text.parse().ok().map(Step::Index)
 }
 
-fn filter(text: &str) -> Option<Step> {
+fn filter(text: &str, filters: usize) -> Option<Step> {
+    let parse = |text: &str| JsonPath::parse_inside(text.trim(), filters);
     let operators = [
         ("==", Compare::Equal),
         ("!=", Compare::Different),
@@ -150,21 +162,27 @@ fn filter(text: &str) -> Option<Step> {
         .iter()
         .find_map(|(word, compare)| text.split_once(word).map(|(l, r)| (l, r, *compare)));
     let Some((left, right, compare)) = found else {
-        return Some(Step::Filter(JsonPath::parse(text.trim())?, None));
+        return Some(Step::Filter(parse(text)?, None));
     };
     let right = right.trim();
     let value = match unquoted(right) {
         Some(text) => Value::String(text.to_owned()),
         None => serde_json::from_str(right).ok()?,
     };
-    Some(Step::Filter(
-        JsonPath::parse(left.trim())?,
-        Some((compare, value)),
-    ))
+    Some(Step::Filter(parse(left)?, Some((compare, value))))
 }
 
 impl Step {
-    fn take<'a>(&self, value: &'a Value, out: &mut Vec<&'a Value>) {
+    fn take<'a>(&self, value: &'a Value, out: &mut Vec<&'a Value>, looks: &Cell<usize>) {
+        // Each step looks at its value; those that go over many at each of them.
+        let look = || {
+            let left = looks.get();
+            looks.set(left.saturating_sub(1));
+            left > 0
+        };
+        if !look() {
+            return;
+        }
         let children = |value: &'a Value| -> Vec<&'a Value> {
             match value {
                 Value::Array(items) => items.iter().collect(),
@@ -195,13 +213,13 @@ impl Step {
                 out.push(value);
                 for child in children(value) {
                     if out.len() < MAX_RESULTS {
-                        self.take(child, out);
+                        self.take(child, out, looks);
                     }
                 }
             }
             Self::Filter(path, test) => {
-                for item in children(value) {
-                    let found = path.first(item);
+                for item in children(value).into_iter().take_while(|_| look()) {
+                    let found = path.all(item, looks).first().copied();
                     let fits = match (found, test) {
                         (Some(found), Some((compare, wanted))) => compare.holds(found, wanted),
                         (found, None) => found.is_some(),
@@ -259,5 +277,15 @@ mod tests {
         for bad in ["spec", ".spec[", ".spec[x]"] {
             assert_eq!(JsonPath::parse(bad), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn hostile_paths_end() {
+        let nested = |depth: usize| format!("{}{}", "[?(@".repeat(depth), ".a)]".repeat(depth));
+        assert!(JsonPath::parse(&nested(MAX_FILTERS)).is_some());
+        assert_eq!(JsonPath::parse(&nested(100_000)), None);
+        let wide: Value = (0..100).map(|n| json!({"a": [n, [n, [n]]]})).collect();
+        let path = JsonPath::parse(&nested(MAX_FILTERS).replace("[?(@", "..[?(@..")).unwrap();
+        assert_eq!(path.first(&wide), None);
     }
 }

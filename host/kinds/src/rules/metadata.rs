@@ -240,6 +240,10 @@ pub fn object_meta_update(out: &mut Causes, new: &Value, old: &Value, times: usi
 /// Metadata of a create or an update.
 pub fn meta_of(out: &mut Causes, new: &Value, old: Option<&Value>, group: &str, kind: &str) {
     match old {
+        Some(old) if any_finalizer(group, kind) => {
+            object_meta_update(out, new, old, 1);
+            object_meta_update(out, new, old, 1);
+        }
         Some(old) => object_meta_update(out, new, old, 2),
         None => object_meta(out, new, group, kind),
     }

@@ -5,12 +5,29 @@
 use oarlock_model::meta::as_map_mut;
 use serde_json::Value;
 
-use super::{PatchError, go_kind};
+use super::{MAX_DEPTH, PatchError, go_kind};
 
 /// Operations in one patch.
 pub const MAX_OPERATIONS: usize = 10_000;
 /// Bytes that all `copy` operations of a patch may add up to.
 const MAX_COPIED_BYTES: usize = 3 * 1024 * 1024;
+/// Values that all operations of a patch may look at or move up and down a list. (An object has a million at the most; a
+/// patch that goes over all of them ten thousand times would take minutes.)
+const MAX_STEPS: usize = 50_000_000;
+
+/// What the operations of one patch have used up together.
+#[derive(Default)]
+struct Used {
+    copied: usize,
+    steps: usize,
+}
+
+impl Used {
+    fn step(&mut self, steps: usize) -> Option<()> {
+        self.steps += steps;
+        (self.steps <= MAX_STEPS).then_some(())
+    }
+}
 
 /// Applies `patch`, a list of operations, in place. On an error `target` is in an undefined state.
 pub fn json_patch(target: &mut Value, patch: &Value) -> Result<(), PatchError> {
@@ -25,9 +42,9 @@ pub fn json_patch(target: &mut Value, patch: &Value) -> Result<(), PatchError> {
     if operations.len() > MAX_OPERATIONS {
         return Err(PatchError::TooManyOperations(operations.len()));
     }
-    let mut copied = 0;
+    let mut used = Used::default();
     for operation in operations {
-        run(target, operation, &mut copied).ok_or(PatchError::DoesNotApply)?;
+        run(target, operation, &mut used).ok_or(PatchError::DoesNotApply)?;
     }
     Ok(())
 }
@@ -39,29 +56,29 @@ fn unmarshal(kind: &str, go_type: &str) -> PatchError {
 }
 
 /// `None`: the operation does not apply.
-fn run(target: &mut Value, operation: &Value, copied: &mut usize) -> Option<()> {
+fn run(target: &mut Value, operation: &Value, used: &mut Used) -> Option<()> {
     let path = operation.get("path")?.as_str()?;
     let value = || operation.get("value").cloned().unwrap_or(Value::Null);
     match operation.get("op")?.as_str()? {
-        "add" => add(target, path, value()),
-        "remove" => remove(target, path).map(|_| ()),
+        "add" => add(target, path, value(), used),
+        "remove" => remove(target, path, used).map(|_| ()),
         "replace" if path.is_empty() => {
             *target = value();
             (target.is_object() || target.is_array()).then_some(())
         }
-        "replace" => replace(target, path, value()),
+        "replace" => replace(target, path, value(), used),
         "test" => test(target, path, operation.get("value").unwrap_or(&Value::Null)),
         "move" => {
-            let moved = remove(target, operation.get("from")?.as_str()?)?;
-            add(target, path, moved)
+            let moved = remove(target, operation.get("from")?.as_str()?, used)?;
+            add(target, path, moved, used)
         }
         "copy" => {
             let from = operation.get("from")?.as_str()?;
             let (parent, key) = parent_of(target, from)?;
             let value = child(parent, &key)?.cloned().unwrap_or(Value::Null);
-            *copied += weight(&value);
-            (*copied <= MAX_COPIED_BYTES).then_some(())?;
-            add(target, path, value)
+            used.copied += weight(&value);
+            (used.copied <= MAX_COPIED_BYTES).then_some(())?;
+            add(target, path, value, used)
         }
         _ => None,
     }
@@ -130,12 +147,32 @@ fn child_mut<'a>(parent: &'a mut Value, key: &str) -> Option<&'a mut Value> {
     }
 }
 
-fn add(target: &mut Value, path: &str, value: Value) -> Option<()> {
+/// Whether a value may be put at a path: a patch may not build what is deeper than any body could be, since whoever reads it
+/// goes down it by recursion.
+fn fits(path: &str, value: &Value, used: &mut Used) -> Option<()> {
+    fn depth(value: &Value, steps: &mut usize) -> usize {
+        *steps += 1;
+        let below = match value {
+            Value::Array(items) => items.iter().map(|v| depth(v, steps)).max(),
+            Value::Object(map) => map.values().map(|v| depth(v, steps)).max(),
+            _ => return 0,
+        };
+        1 + below.unwrap_or(0)
+    }
+    let mut steps = 0;
+    let depth = depth(value, &mut steps);
+    used.step(steps)?;
+    (path.split('/').count() + depth <= MAX_DEPTH).then_some(())
+}
+
+fn add(target: &mut Value, path: &str, value: Value, used: &mut Used) -> Option<()> {
+    fits(path, &value, used)?;
     let (parent, key) = parent_of(target, path)?;
     match parent {
         Value::Array(items) if key == "-" => items.push(value),
         Value::Array(items) => {
             let at = index(&key, items.len() + 1)?;
+            used.step(items.len() - at)?;
             items.insert(at, value);
         }
         other => {
@@ -145,19 +182,21 @@ fn add(target: &mut Value, path: &str, value: Value) -> Option<()> {
     Some(())
 }
 
-fn remove(target: &mut Value, path: &str) -> Option<Value> {
+fn remove(target: &mut Value, path: &str, used: &mut Used) -> Option<Value> {
     let (parent, key) = parent_of(target, path)?;
     match parent {
         Value::Object(map) => map.remove(&key),
         Value::Array(items) => {
             let at = index(&key, items.len())?;
+            used.step(items.len() - at)?;
             Some(items.remove(at))
         }
         _ => None,
     }
 }
 
-fn replace(target: &mut Value, path: &str, value: Value) -> Option<()> {
+fn replace(target: &mut Value, path: &str, value: Value, used: &mut Used) -> Option<()> {
+    fits(path, &value, used)?;
     let (parent, key) = parent_of(target, path)?;
     match parent {
         Value::Object(map) => {
@@ -270,5 +309,32 @@ mod tests {
                 "json: cannot unmarshal object into Go value of type jsonpatch.Patch".into(),
             )),
         );
+    }
+
+    #[test]
+    fn no_patch_builds_what_nobody_can_read() {
+        let inner: Value = (0..100).fold(json!(1), |inner, _| json!({ "a": inner }));
+        let step = "/a".repeat(100);
+        let add = |levels: usize| json!({"op": "add", "path": step.repeat(levels) + "/a", "value": inner});
+        let mut object = json!({"a": {}});
+        assert_eq!(json_patch(&mut object, &json!([add(0), add(1)])), Ok(()));
+        let deeper = json_patch(&mut object, &json!([add(2)]));
+        assert_eq!(deeper, Err(PatchError::DoesNotApply));
+        let wrap = [
+            json!({"op": "add", "path": "/w", "value": {}}),
+            json!({"op": "move", "from": "/a", "path": "/w/a"}),
+            json!({"op": "move", "from": "/w", "path": "/a"}),
+        ];
+        let often = Value::Array(wrap.iter().cycle().take(3000).cloned().collect());
+        let wrapped = json_patch(&mut json!({"a": {}}), &often);
+        assert_eq!(wrapped, Err(PatchError::DoesNotApply));
+    }
+
+    #[test]
+    fn a_patch_of_a_long_list_ends() {
+        let mut object = json!({"a": vec![1; 100_000]});
+        let front = json!({"op": "add", "path": "/a/0", "value": 1});
+        let result = json_patch(&mut object, &json!(vec![front; 10_000]));
+        assert_eq!(result, Err(PatchError::DoesNotApply));
     }
 }

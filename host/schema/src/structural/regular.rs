@@ -1,12 +1,16 @@
 //! Regular expressions as Go writes them. Almost the same syntax; classes such as `\d` are ASCII there, and a `[` inside a
 //! class is a plain letter.
 
+use oarlock_model::pattern;
 use regex::Regex;
 
 /// Patterns beyond this size are not compiled (bytes of the compiled program).
 const MAX_PROGRAM_BYTES: usize = 1 << 20;
 
 pub fn compile(pattern: &str) -> Option<Regex> {
+    if pattern::is_too_large(pattern) {
+        return None;
+    }
     regex::RegexBuilder::new(&translated(pattern))
         .size_limit(MAX_PROGRAM_BYTES)
         .build()
@@ -73,6 +77,10 @@ fn translated(pattern: &str) -> String {
 pub fn go_syntax_error(pattern: &str) -> Option<String> {
     if compile(pattern).is_some() {
         return None;
+    }
+    if pattern::is_too_large(pattern) {
+        let why = pattern::TOO_LARGE;
+        return Some(format!("error parsing regexp: {why}: `{pattern}`"));
     }
     Some(format!("error parsing regexp: {}", fault(pattern)))
 }
