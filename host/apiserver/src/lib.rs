@@ -8,6 +8,7 @@ mod accounts;
 mod audit;
 mod auth;
 mod body;
+mod cbor;
 mod connect;
 mod discovery;
 mod encode;

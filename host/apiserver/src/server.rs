@@ -69,6 +69,8 @@ pub struct ServerConfig {
     pub audit: Option<Arc<Audit>>,
     /// Requests that run at the same time, shared out among the priority levels; watches that have begun are not among them.
     pub max_in_flight: u32,
+    /// Serve and take CBOR (upstream: the feature gate CBORServingAndStorage, which is off unless it is switched on).
+    pub cbor: bool,
     /// Shown in `/metrics` besides the server's own.
     pub more_metrics: MoreMetrics,
 }
@@ -84,6 +86,7 @@ impl ServerConfig {
             ready: Vec::new(),
             audit: None,
             max_in_flight: MAX_IN_FLIGHT,
+            cbor: false,
             more_metrics: MoreMetrics::default(),
         }
     }
@@ -159,6 +162,7 @@ impl Server {
             more_metrics: config.more_metrics,
             stopping: stopped,
             address: local_addr,
+            cbor: config.cbor,
         };
         Ok(Self {
             listener,
