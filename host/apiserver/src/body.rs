@@ -11,6 +11,7 @@ use oarlock_registry::{Body, DeleteOptions};
 use oarlock_schema::{DecodeError, Property, Schema, SchemaRef, Type, decode, decode_value};
 use serde_json::Value;
 
+use crate::cbor;
 use crate::failure::Failure;
 use crate::negotiate::BodyFormat;
 use crate::query::check_delete;
@@ -119,6 +120,13 @@ pub(crate) fn object(bytes: Bytes, format: BodyFormat, kind: &str) -> Result<Bod
             Ok(Body::Value(value))
         }
         BodyFormat::Protobuf => Ok(Body::Value(protobuf(&bytes)?)),
+        BodyFormat::Cbor => {
+            let value = cbor::decode(&bytes).map_err(|why| unrecognized(kind, &why, &bytes))?;
+            match not_a_map(&value) {
+                Some(why) => Err(unrecognized(kind, &why, &bytes)),
+                None => Ok(Body::Value(value)),
+            }
+        }
     }
 }
 
@@ -204,6 +212,11 @@ pub(crate) fn delete_options(
         })?,
         BodyFormat::Yaml => {
             let value = yaml(bytes).map_err(Failure::bad_request)?;
+            decode_value(delete_schema(), &value)
+                .map_err(|e| Failure::bad_request(e.to_string()))?
+        }
+        BodyFormat::Cbor => {
+            let value = cbor::decode(bytes).map_err(Failure::bad_request)?;
             decode_value(delete_schema(), &value)
                 .map_err(|e| Failure::bad_request(e.to_string()))?
         }

@@ -13,7 +13,7 @@ use std::sync::{Arc, OnceLock};
 
 use crate::failure::Failure;
 use crate::negotiate::{Format, MetaVersion, Shape};
-use crate::{respond, scan};
+use crate::{cbor, respond, scan};
 
 /// Room for the text around an object.
 const SLACK: usize = 96;
@@ -452,6 +452,8 @@ impl Framer {
         };
         let slot = match self.format {
             Format::Protobuf => MEMO_PROTOBUF + slot,
+            // Rare enough to be made for each watcher.
+            Format::Cbor => return self.make(item),
             _ => slot,
         };
         match item
@@ -473,7 +475,7 @@ impl Framer {
             EventType::Deleted => "DELETED",
             EventType::Bookmark { .. } => "BOOKMARK",
         };
-        let binary = self.format == Format::Protobuf;
+        let binary = matches!(self.format, Format::Protobuf | Format::Cbor);
         if !binary {
             push(&mut out, &["{\"type\":\"", name, "\",\"object\":"]);
         }
@@ -481,6 +483,11 @@ impl Framer {
             self.write_bookmark(&mut out, item.object.revision, initial_end);
         } else {
             self.write_object(&mut out, &item.object);
+        }
+        if self.format == Format::Cbor {
+            // What was just written is JSON.
+            let object = serde_json::from_slice(&out).unwrap_or_default();
+            return Bytes::from(cbor::event(name, &object));
         }
         if binary {
             // What has no message was not negotiated; an event is never left out.
@@ -544,6 +551,9 @@ impl Framer {
 
 /// The frame that ends a watch with an error.
 pub(crate) fn error_frame(error: &ApiError, format: Format) -> Bytes {
+    if format == Format::Cbor {
+        return Bytes::from(cbor::event("ERROR", &error.to_status()));
+    }
     if format == Format::Protobuf {
         let status = protobuf::encode(&error.to_status()).unwrap_or_default();
         return Bytes::from(protobuf::event("ERROR", &status));

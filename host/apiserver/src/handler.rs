@@ -58,6 +58,8 @@ pub(crate) struct Api {
     pub more_metrics: MoreMetrics,
     pub stopping: watch::Receiver<bool>,
     pub address: SocketAddr,
+    /// CBOR is served, too.
+    pub cbor: bool,
 }
 
 /// What every request of a connection shares.
@@ -359,7 +361,7 @@ async fn handle(
     }
     trace.dry_run = query.has("dryRun", "All");
     trace.apply = verb == Verb::Patch
-        && crate::negotiate::patch_type(call.headers).is_ok_and(|t| t.is_apply());
+        && crate::negotiate::patch_type(call.headers, api.cbor).is_ok_and(|t| t.is_apply());
     match tokio::time::timeout(REQUEST_TIMEOUT, verbs::answer(&call, at, verb, body)).await {
         Ok(answer) => answer,
         Err(_) => Err(timed_out()),

@@ -10,6 +10,7 @@ mod approving;
 mod audit;
 mod auth;
 mod body;
+mod cbor;
 mod connect;
 mod discovery;
 mod encode;

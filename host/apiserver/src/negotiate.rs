@@ -12,6 +12,8 @@ use crate::failure::Failure;
 
 const JSON: &str = "application/json";
 const YAML: &str = "application/yaml";
+const CBOR: &str = "application/cbor";
+const CBOR_SEQUENCE: &str = "application/cbor-seq";
 const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 /// More clauses than this are not looked at.
 const MAX_CLAUSES: usize = 32;
@@ -22,6 +24,7 @@ pub(crate) enum Format {
     Json,
     Yaml,
     Protobuf,
+    Cbor,
 }
 
 impl Format {
@@ -30,6 +33,7 @@ impl Format {
             Self::Json => JSON,
             Self::Yaml => YAML,
             Self::Protobuf => PROTOBUF,
+            Self::Cbor => CBOR,
         }
     }
 
@@ -39,6 +43,7 @@ impl Format {
             Self::Json => Some(JSON),
             Self::Yaml => None,
             Self::Protobuf => Some("application/vnd.kubernetes.protobuf;stream=watch"),
+            Self::Cbor => Some(CBOR_SEQUENCE),
         }
     }
 }
@@ -76,11 +81,12 @@ pub(crate) struct Wanted {
     pub pretty: bool,
 }
 
-/// `collection`: the route also offers watch streams. `protobuf`: whole objects can be written in it.
+/// `collection`: the route also offers watch streams. `protobuf`: whole objects can be written in it. `cbor`: it is served.
 pub(crate) fn response(
     headers: &HeaderMap,
     collection: bool,
     protobuf: bool,
+    cbor: bool,
 ) -> Result<Wanted, Failure> {
     let mut values = headers.get_all(ACCEPT).iter();
     let Some(first) = values.next() else {
@@ -95,18 +101,21 @@ pub(crate) fn response(
         text.push(',');
         text.push_str(&String::from_utf8_lossy(value.as_bytes()));
     }
-    choose(&text, collection, protobuf)
+    choose(&text, collection, protobuf, cbor)
 }
 
 /// Like [`response`], falling back to JSON: for errors.
 pub(crate) fn format_of_error(headers: &HeaderMap) -> Format {
-    response(headers, true, true)
+    response(headers, true, true, false)
         .map(|wanted| wanted.format)
         .unwrap_or_default()
 }
 
-fn choose(accept: &str, collection: bool, protobuf: bool) -> Result<Wanted, Failure> {
-    let known = |media: &str| matches!(media, JSON | YAML | PROTOBUF | "*/*" | "");
+fn choose(accept: &str, collection: bool, protobuf: bool, cbor: bool) -> Result<Wanted, Failure> {
+    let known = |media: &str| {
+        matches!(media, JSON | YAML | PROTOBUF | "*/*" | "")
+            || cbor && (media == CBOR || collection && media == CBOR_SEQUENCE)
+    };
     if !accept.split(',').any(|clause| known(media_type(clause))) {
         let stream = if collection {
             ", application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch"
@@ -127,6 +136,7 @@ fn choose(accept: &str, collection: bool, protobuf: bool) -> Result<Wanted, Fail
     clauses
         .iter()
         .filter(|(_, q)| *q > 0.0)
+        .filter(|(clause, _)| known(media_type(clause)) || media_type(clause) == "application/*")
         .find_map(|(clause, _)| accepted(clause, protobuf))
         .ok_or_else(Failure::not_acceptable)
 }
@@ -154,6 +164,7 @@ fn accepted(clause: &str, protobuf: bool) -> Option<Wanted> {
         JSON | "application/*" | "*/*" | "" => Format::Json,
         YAML => Format::Yaml,
         PROTOBUF => Format::Protobuf,
+        CBOR | CBOR_SEQUENCE => Format::Cbor,
         _ => return None,
     };
     let (mut kind, mut group, mut version, mut pretty) = ("", "", "", false);
@@ -228,10 +239,11 @@ pub(crate) enum BodyFormat {
     Json,
     Yaml,
     Protobuf,
+    Cbor,
 }
 
 /// The format of the body of a create, an update or a delete.
-pub(crate) fn body_format(headers: &HeaderMap) -> Result<BodyFormat, Failure> {
+pub(crate) fn body_format(headers: &HeaderMap, cbor: bool) -> Result<BodyFormat, Failure> {
     let Some(value) = headers.get(CONTENT_TYPE) else {
         return Ok(BodyFormat::Json);
     };
@@ -250,6 +262,7 @@ pub(crate) fn body_format(headers: &HeaderMap) -> Result<BodyFormat, Failure> {
         PROTOBUF if well_formed => Ok(BodyFormat::Protobuf),
         JSON if well_formed => Ok(BodyFormat::Json),
         YAML if well_formed => Ok(BodyFormat::Yaml),
+        CBOR if well_formed && cbor => Ok(BodyFormat::Cbor),
         _ => Err(Failure::unsupported_body()),
     }
 }
@@ -261,15 +274,16 @@ pub(crate) enum PatchType {
     Merge,
     Strategic,
     Apply,
+    ApplyCbor,
 }
 
 impl PatchType {
     pub fn is_apply(self) -> bool {
-        self == Self::Apply
+        matches!(self, Self::Apply | Self::ApplyCbor)
     }
 }
 
-pub(crate) fn patch_type(headers: &HeaderMap) -> Result<PatchType, Failure> {
+pub(crate) fn patch_type(headers: &HeaderMap, cbor: bool) -> Result<PatchType, Failure> {
     let text = headers
         .get(CONTENT_TYPE)
         .and_then(|v| v.to_str().ok())
@@ -279,6 +293,7 @@ pub(crate) fn patch_type(headers: &HeaderMap) -> Result<PatchType, Failure> {
         "application/merge-patch+json" => Ok(PatchType::Merge),
         "application/strategic-merge-patch+json" => Ok(PatchType::Strategic),
         "application/apply-patch+yaml" => Ok(PatchType::Apply),
+        "application/apply-patch+cbor" if cbor => Ok(PatchType::ApplyCbor),
         _ => Err(Failure::Generic(
             Reason::UnsupportedMediaType,
             "415: Unsupported Media Type".to_owned(),
@@ -307,7 +322,7 @@ mod tests {
     fn accepts() {
         use {Format::*, MetaVersion::*, Shape::*};
         let check = |accept: &str, expect: Option<(Format, Shape)>| {
-            let got = choose(accept, false, false)
+            let got = choose(accept, false, false, false)
                 .ok()
                 .map(|w| (w.format, w.shape));
             assert_eq!(got, expect, "{accept}");
@@ -351,16 +366,32 @@ mod tests {
             None,
         );
         let both = "application/vnd.kubernetes.protobuf,application/json";
-        assert_eq!(choose(both, false, true).unwrap().format, Protobuf);
+        assert_eq!(choose(both, false, true, false).unwrap().format, Protobuf);
         check("*/*;q=0.1", Some((Json, Object)));
         check("image/png", None);
         check("application/json;stream=watch", Some((Json, Object)));
     }
 
     #[test]
+    fn cbor_is_there_for_those_who_serve_it() {
+        let cbor = "application/cbor, application/json;q=0.9";
+        let format = |collection, served| choose(cbor, collection, false, served).unwrap().format;
+        assert_eq!(format(false, true), Format::Cbor);
+        assert_eq!(format(false, false), Format::Json);
+        assert!(choose("application/cbor", false, false, false).is_err());
+        assert!(choose("application/cbor-seq", false, false, true).is_err());
+        let sequence = choose("application/cbor-seq", true, false, true).unwrap();
+        assert_eq!(sequence.format.stream_type(), Some("application/cbor-seq"));
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_TYPE, "application/cbor".parse().unwrap());
+        assert_eq!(body_format(&headers, true).unwrap(), BodyFormat::Cbor);
+        assert_eq!(body_format(&headers, false).unwrap_err().code(), 415);
+    }
+
+    #[test]
     fn the_two_refusals_read_differently() {
         let text = |accept: &str, collection| {
-            choose(accept, collection, true)
+            choose(accept, collection, true, false)
                 .unwrap_err()
                 .body()
                 .unwrap()["message"]
@@ -381,7 +412,7 @@ mod tests {
         let check = |content_type: &str, expect: Option<BodyFormat>| {
             let mut headers = HeaderMap::new();
             headers.insert(CONTENT_TYPE, content_type.parse().unwrap());
-            assert_eq!(body_format(&headers).ok(), expect, "{content_type}");
+            assert_eq!(body_format(&headers, false).ok(), expect, "{content_type}");
         };
         check("application/json; charset=utf-8", Some(BodyFormat::Json));
         check("application/yaml", Some(BodyFormat::Yaml));

@@ -133,7 +133,7 @@ fn roots(call: &Call<'_>, core: bool) -> Result<Answer, Failure> {
         return Ok(respond::compressed(answer, call.headers));
     }
     if core {
-        let wanted = negotiate::response(call.headers, false, false)?;
+        let wanted = negotiate::response(call.headers, false, false, call.api.cbor)?;
         let value = api_versions(&call.api.address.to_string());
         return Ok(respond::value(200, &value, wanted.format, wanted.pretty));
     }
@@ -158,7 +158,7 @@ fn group_version(call: &Call<'_>, group_version: &str, get: bool) -> Result<Answ
 }
 
 fn documented(call: &Call<'_>, document: &Document) -> Result<Answer, Failure> {
-    let wanted = negotiate::response(call.headers, false, false)?;
+    let wanted = negotiate::response(call.headers, false, false, call.api.cbor)?;
     let pretty = call.query.pretty().unwrap_or(wanted.pretty);
     if wanted.format == Format::Json && !pretty {
         return Ok(respond::answer(

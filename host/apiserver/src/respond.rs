@@ -8,6 +8,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use oarlock_kinds::protobuf;
 use serde_json::Value;
 
+use crate::cbor;
 use crate::failure::Failure;
 use crate::negotiate::{Format, accepts_gzip, format_of_error};
 use crate::outgoing::{GZIP_FROM_BYTES, Outgoing, gzip};
@@ -49,10 +50,16 @@ pub(crate) fn json(code: u16, text: Vec<u8>, format: Format, pretty: bool) -> An
             None => failure(&Failure::not_acceptable(), &HeaderMap::new()),
         };
     }
+    if format == Format::Cbor
+        && let Ok(value) = serde_json::from_slice(&text)
+    {
+        let bytes = cbor::encode(&value);
+        return answer(code, format.content_type(), Outgoing::whole(bytes));
+    }
     let text = match (format, pretty) {
         (Format::Json, false) => text,
         (Format::Json, true) => prettified(&text).unwrap_or(text),
-        (Format::Yaml | Format::Protobuf, _) => yaml(&text).unwrap_or(text),
+        (Format::Yaml | Format::Protobuf | Format::Cbor, _) => yaml(&text).unwrap_or(text),
     };
     answer(code, format.content_type(), Outgoing::whole(text))
 }

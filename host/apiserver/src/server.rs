@@ -69,6 +69,8 @@ pub struct ServerConfig {
     pub audit: Option<Arc<Audit>>,
     /// Requests that run at the same time, shared out among the priority levels; watches that have begun are not among them.
     pub max_in_flight: u32,
+    /// Serve and take CBOR (upstream: the feature gate CBORServingAndStorage, which is off unless it is switched on).
+    pub cbor: bool,
     /// Shown in `/metrics` besides the server's own.
     pub more_metrics: MoreMetrics,
     /// How long the head of an HTTP/1.1 request may take, and how long an idle connection is kept.
@@ -86,6 +88,7 @@ impl ServerConfig {
             ready: Vec::new(),
             audit: None,
             max_in_flight: MAX_IN_FLIGHT,
+            cbor: false,
             more_metrics: MoreMetrics::default(),
             header_timeout: HEADER_TIMEOUT,
         }
@@ -164,6 +167,7 @@ impl Server {
             more_metrics: config.more_metrics,
             stopping: stopped,
             address: local_addr,
+            cbor: config.cbor,
         };
         Ok(Self {
             listener,

@@ -21,7 +21,7 @@ use crate::query::{PatchForm, WriteOptions};
 use crate::respond::{self, Answer};
 use crate::route::{ResourcePath, Verb, name_problem};
 use crate::timetravel::{self, Got};
-use crate::{connect, reviews, watching};
+use crate::{cbor, connect, reviews, watching};
 
 /// Kinds whose delete answers the object that is gone, where others answer a Status.
 const ANSWER_DELETED_OBJECT: [&str; 16] = [
@@ -164,7 +164,7 @@ fn form(
     };
     let binary = row.custom.is_none()
         && (!subresource.is_empty() || protobuf::is_known(&row.api_version(), kind));
-    let mut wanted = negotiate::response(call.headers, collection, binary)?;
+    let mut wanted = negotiate::response(call.headers, collection, binary, call.api.cbor)?;
     let include = match wanted.shape {
         Shape::Table(_) => IncludeObject::parse(call.query.get("includeObject"))?,
         _ => IncludeObject::default(),
@@ -311,7 +311,7 @@ async fn carry_out(
         }
         Verb::Create => create(out, &target, body).await,
         Verb::Update => {
-            let format = negotiate::body_format(call.headers)?;
+            let format = negotiate::body_format(call.headers, call.api.cbor)?;
             let bytes = body::read(body).await?;
             let context = writing(
                 call,
@@ -407,7 +407,7 @@ pub(crate) async fn watch(
 
 async fn create(out: Out<'_>, target: &Target, body: Incoming) -> Result<Answer, Failure> {
     let call = out.call;
-    let format = negotiate::body_format(call.headers)?;
+    let format = negotiate::body_format(call.headers, call.api.cbor)?;
     let bytes = body::read(body).await?;
     let context = writing(
         call,
@@ -439,7 +439,7 @@ async fn create(out: Out<'_>, target: &Target, body: Incoming) -> Result<Answer,
 
 async fn patch(out: Out<'_>, target: &Target, body: Incoming) -> Result<Answer, Failure> {
     let call = out.call;
-    let patch_type = negotiate::patch_type(call.headers)?;
+    let patch_type = negotiate::patch_type(call.headers, call.api.cbor)?;
     let bytes = body::read(body).await?;
     let which = if patch_type.is_apply() {
         PatchForm::Apply
@@ -453,12 +453,16 @@ async fn patch(out: Out<'_>, target: &Target, body: Incoming) -> Result<Answer, 
         PatchType::Json => (PatchKind::Json, bytes),
         PatchType::Merge => (PatchKind::Merge, bytes),
         PatchType::Strategic => (PatchKind::Strategic, bytes),
-        PatchType::Apply => {
-            let value = body::yaml(&bytes).map_err(|why| {
-                Failure::bad_request(format!(
-                    "error decoding YAML: error converting YAML to JSON: {why}"
-                ))
-            })?;
+        PatchType::Apply | PatchType::ApplyCbor => {
+            let value = if patch_type == PatchType::ApplyCbor {
+                cbor::decode(&bytes).map_err(Failure::bad_request)?
+            } else {
+                body::yaml(&bytes).map_err(|why| {
+                    Failure::bad_request(format!(
+                        "error decoding YAML: error converting YAML to JSON: {why}"
+                    ))
+                })?
+            };
             (
                 PatchKind::Apply {
                     force: options.force,
@@ -527,7 +531,7 @@ async fn delete_options(
     if let Some(audited) = &call.audited {
         audited.sent(&bytes);
     }
-    body::delete_options(&bytes, negotiate::body_format(call.headers)?)
+    body::delete_options(&bytes, negotiate::body_format(call.headers, call.api.cbor)?)
 }
 
 /// The kind that a body of this route has.

@@ -100,8 +100,24 @@ pub struct Up {
     /// How many requests that write may run at the same time
     #[arg(long, default_value_t = 200, value_name = "N")]
     max_mutating_requests_inflight: u32,
+    /// Features that are off unless they are switched on: CBORServingAndStorage=true
+    #[arg(long, value_delimiter = ',', value_name = "NAME=BOOL", value_parser = feature_gate)]
+    feature_gates: Vec<bool>,
     #[command(flatten)]
     audit: AuditFlags,
+}
+
+const CBOR_GATE: &str = "CBORServingAndStorage";
+
+/// Whether CBOR is served: the only gate there is.
+fn feature_gate(text: &str) -> Result<bool, String> {
+    let (name, value) = text.split_once('=').ok_or("say NAME=true or NAME=false")?;
+    if name != CBOR_GATE {
+        return Err(format!("unknown feature; there is {CBOR_GATE}"));
+    }
+    value
+        .parse()
+        .map_err(|_| "say NAME=true or NAME=false".to_owned())
 }
 
 impl Up {
@@ -188,6 +204,7 @@ impl Up {
         let mut server = ServerConfig::new(self.listen, Arc::clone(&registry), Arc::clone(&pki));
         server.access.anonymous = self.anonymous_auth;
         server.audit = audit;
+        server.cbor = self.feature_gates.last() == Some(&true);
         server.max_in_flight = self
             .max_requests_inflight
             .saturating_add(self.max_mutating_requests_inflight);

@@ -4,6 +4,7 @@
 
 mod aggregated;
 mod audit;
+mod cbor;
 mod certificates;
 mod conversion;
 mod harness;
