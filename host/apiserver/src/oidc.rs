@@ -127,12 +127,11 @@ impl OidcIssuer {
         if second < *fetched + REFETCH_SECONDS {
             return Err(FAILED.to_owned());
         }
-        *fetched = second;
-        let keys = self
-            .fetcher
-            .get_json(&newest.jwks_uri)
-            .await
-            .map_err(|why| format!("failed to verify signature: fetching keys {why}"))?;
+        let keys = self.fetcher.get_json(&newest.jwks_uri).await;
+        // Edge: who waited meanwhile does not ask again, however long it took.
+        *fetched = Timestamp::now().as_second();
+        let keys =
+            keys.map_err(|why| format!("failed to verify signature: fetching keys {why}"))?;
         let keys = KeySet::parse(&keys);
         let good = keys.verify(token);
         let jwks_uri = newest.jwks_uri.clone();

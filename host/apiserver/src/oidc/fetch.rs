@@ -16,7 +16,7 @@ use tokio_rustls::TlsConnector;
 
 const MAX_DOCUMENT_BYTES: usize = 1 << 20;
 const MAX_REDIRECTS: usize = 5;
-const TIMEOUT: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(10);
 /// Where systems keep the authorities that they trust.
 const SYSTEM_ROOTS: [&str; 5] = [
     "/etc/ssl/certs/ca-certificates.crt",

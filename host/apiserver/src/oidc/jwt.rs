@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 /// Longer texts are no tokens.
-const MAX_TOKEN_BYTES: usize = 64 * 1024;
+const MAX_TOKEN_BYTES: usize = 16 * 1024;
 const GOOGLE: &str = "accounts.google.com";
 
 #[derive(Debug)]

@@ -25,6 +25,8 @@ const DEFAULT_TOLERATION_SECONDS: i64 = 300;
 const TOKEN_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 /// An hour and a bit: a token is renewed before it is needed.
 const TOKEN_SECONDS: i64 = 3607;
+/// On a pod that shows a file of its node.
+const MIRROR: &str = "kubernetes.io/config.mirror";
 const PREEMPT: &str = "PreemptLowerPriority";
 
 pub fn plugins() -> Vec<Arc<dyn Admission>> {
@@ -203,8 +205,11 @@ impl Admission for ServiceAccount {
         let Some(pod) = request.object.as_deref_mut() else {
             return Ok(());
         };
-        if meta::annotation(pod, "kubernetes.io/config.mirror").is_some() {
-            return Ok(());
+        if meta::annotation(pod, MIRROR).is_some() {
+            return match node_restriction::credentials_of_mirror(pod) {
+                None => Ok(()),
+                Some(why) => Err(forbidden(target, pod, why)),
+            };
         }
         let mut account = spec_text(pod, "serviceAccountName").to_owned();
         if account.is_empty() {

@@ -10,11 +10,10 @@ use async_trait::async_trait;
 use oarlock_model::{ApiError, ApiResult, meta, pod_references};
 use serde_json::Value;
 
-use super::{list, members, one, spec_text};
+use super::{MIRROR, list, members, one, spec_text};
 use crate::admission::{Admission, AdmissionRequest, Operation};
 use crate::{Registry, Target, User};
 
-const MIRROR: &str = "kubernetes.io/config.mirror";
 const LEASES: &str = "kube-node-lease";
 /// Whose labels a node never sets.
 const RESTRICTED: &str = "node-restriction.kubernetes.io";
@@ -221,6 +220,24 @@ fn mirror(registry: &Registry, node: &str, pod: &Value) -> ApiResult<Outcome> {
     Ok(Err(format!(
         "node {node:?} can not create pods that reference {what}"
     )))
+}
+
+/// Nobody makes a mirror pod that has credentials, a node or not.
+pub(super) fn credentials_of_mirror(pod: &Value) -> Option<&'static str> {
+    let token = |volume: &Value| {
+        list(volume, "/projected/sources")
+            .iter()
+            .any(|source| source["serviceAccountToken"].is_object())
+    };
+    if !spec_text(pod, "serviceAccountName").is_empty() {
+        Some("a mirror pod may not reference service accounts")
+    } else if !pod_references::secrets(pod).is_empty() {
+        Some("a mirror pod may not reference secrets")
+    } else if pod_references::volumes(pod).any(token) {
+        Some("a mirror pod may not use ServiceAccountToken volume projections")
+    } else {
+        None
+    }
 }
 
 fn pod_status(node: &str, new: &Value, old: &Value) -> Outcome {
