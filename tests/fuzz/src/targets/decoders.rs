@@ -202,7 +202,7 @@ fn json(input: &[u8]) -> Verdict {
                 }
             }
             Err(DecodeError::Syntax(error) | DecodeError::Type(error)) => {
-                out = both(out, said(&error))
+                out = both(out, said(&error));
             }
         }
     }
