@@ -13,8 +13,9 @@ use crate::random::Random;
 use crate::watch::{self, literal};
 use crate::{Target, memory};
 
-/// What an execution may hold: this, and so much for each byte of its input.
-const HELD_BYTES: usize = 64 << 20;
+/// What an execution may hold: this (a million elements of a list, which is what an expression may cost), and so much for
+/// each byte of its input.
+const HELD_BYTES: usize = 192 << 20;
 /// (`{}` can be a container, whose defaults are a map; in upstream's memory it is no smaller.)
 const HELD_PER_BYTE: usize = 1024;
 /// Inputs that are kept, and how large they may be.

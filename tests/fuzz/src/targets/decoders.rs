@@ -202,7 +202,7 @@ fn json(input: &[u8]) -> Verdict {
                 }
             }
             Err(DecodeError::Syntax(error) | DecodeError::Type(error)) => {
-                out = both(out, said(&error))
+                out = both(out, said(&error));
             }
         }
     }
@@ -234,7 +234,7 @@ fn yaml_hostile(bytes: usize) -> Vec<Vec<u8>> {
         ));
     }
     let mut merges = String::from("m0: &m0 {a: 1}\n");
-    for n in 1..(bytes / 60).min(2000) {
+    for n in 1..bytes / 40 {
         merges.push_str(&format!(
             "m{n}: &m{n}\n  <<: [*m{0}, *m{0}]\n  k{n}: 1\n",
             n - 1

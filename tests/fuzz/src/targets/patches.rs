@@ -348,7 +348,7 @@ fn apply_seeds() -> Vec<Vec<u8>> {
         json!([
             pod(json!([
                 managed("other", "Apply", fields.clone()),
-                managed("u", "Update", fields.clone())
+                managed("u", "Update", fields)
             ])),
             config
         ]),
