@@ -39,8 +39,8 @@ pub fn accept(value: &[u8]) -> Option<String> {
     let headers = headers("accept", value)?;
     Some(format!(
         "{} {} {:?}",
-        told(negotiate::response(&headers, true, true)),
-        told(negotiate::response(&headers, false, false)),
+        told(negotiate::response(&headers, true, true, true)),
+        told(negotiate::response(&headers, false, false, true)),
         negotiate::aggregated_discovery(&headers)
     ))
 }
@@ -48,8 +48,8 @@ pub fn accept(value: &[u8]) -> Option<String> {
 pub fn content_type(value: &[u8]) -> Option<String> {
     let headers = headers("content-type", value)?;
     let (format, patch) = (
-        negotiate::body_format(&headers),
-        negotiate::patch_type(&headers),
+        negotiate::body_format(&headers, true),
+        negotiate::patch_type(&headers, true),
     );
     Some(format!("{} {}", told(format), told(patch)))
 }

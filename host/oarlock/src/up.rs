@@ -226,7 +226,8 @@ impl Up {
             server.access.authorizers.push(match mode {
                 AuthorizationMode::Node => Nodes::start(&registry)
                     .await
-                    .context("cannot read what nodes need")? as Arc<dyn Authorizer>,
+                    .context("cannot read what nodes need")?
+                    as Arc<dyn Authorizer>,
                 AuthorizationMode::Rbac => Arc::clone(&rbac) as Arc<dyn Authorizer>,
                 AuthorizationMode::AlwaysAllow => Arc::new(AlwaysAllow),
             });
