@@ -374,6 +374,7 @@ mod tests {
                 verb,
                 path,
                 resource: resource_path(path),
+                ..Attributes::default()
             };
             policy.judge(Some(user), &attributes)
         };

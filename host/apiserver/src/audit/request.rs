@@ -379,6 +379,7 @@ mod tests {
             verb,
             path: "/api/v1/pods",
             resource: resource_path("/api/v1/pods"),
+            ..Attributes::default()
         };
         let audited = audit().begin(&Asked {
             parts: &parts,
