@@ -42,7 +42,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the control plane in this process until Ctrl-C or SIGTERM.
-    Up(up::Up),
+    Up(Box<up::Up>),
     /// Store and look at components in a running cluster.
     #[command(subcommand)]
     Component(component::Command),
